@@ -1,0 +1,181 @@
+"""The one extractor of answers: cleaning, rewards and evaluation all read a completion through this file.
+
+Numbers are compared as canonical decimal strings: "$1,080.00", "1,080" and "1080" are all "1080".
+"""
+
+import re
+from enum import StrEnum
+from fractions import Fraction
+
+from showwork.problems.expressions import CURRENCIES, MAX_DIGITS, VULGAR_FRACTIONS, BadExpression, evaluate
+
+REASONING_OPEN = "<reasoning>"
+REASONING_CLOSE = "</reasoning>"
+ANSWER_OPEN = "<answer>"
+ANSWER_CLOSE = "</answer>"
+TAGS = (REASONING_OPEN, REASONING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+FINAL_ANSWER = "####"  # GSM8K's mark before the gold answer
+MAX_ANSWER_LENGTH = 200  # characters between the answer tags
+
+
+class Reason(StrEnum):
+    """Why a row was rejected: the closed list."""
+
+    BROKEN_JSON = "broken_json"
+    NOT_UTF8 = "not_utf8"
+    NOT_AN_OBJECT = "not_an_object"
+    MISSING_FIELD = "missing_field"
+    NOT_TEXT = "not_text"
+    EMPTY_FIELD = "empty_field"
+    TOO_LONG = "too_long"
+    CONTROL_CHARACTER = "control_character"
+    RESERVED_TAG = "reserved_tag"
+    NO_FINAL_ANSWER = "no_final_answer"
+    SEVERAL_FINAL_ANSWERS = "several_final_answers"
+    ANSWER_NOT_A_NUMBER = "answer_not_a_number"
+    UNBALANCED_ANNOTATION = "unbalanced_annotation"
+    ANNOTATION_DOES_NOT_COMPUTE = "annotation_does_not_compute"
+    LEAK = "leak"
+
+
+class RowError(ValueError):
+    """A row that can't be used: a reason from the closed list, and the detail for a person."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+_VULGAR = "".join(VULGAR_FRACTIONS)
+_PLAIN = re.compile(rf"-?[1-9][0-9]{{0,{MAX_DIGITS - 1}}}|0")
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+−–]?)\s?[{CURRENCIES}]?\s?(?P<second_sign>[-−–]?)"
+    r"(?:(?P<whole>[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(?:\.(?P<decimals>[0-9]*))?"
+    rf"|(?P<fraction>(?:[0-9]+ )?[0-9]+/[0-9]+|[0-9]* ?[{_VULGAR}]))"
+    rf"\s?[%{CURRENCIES}]?"
+)
+_MIXED = rf"[0-9]{{1,9}} [1-9][0-9]{{0,2}}/[0-9]{{1,3}}(?![0-9.,/])|[0-9]{{1,9}} ?[{_VULGAR}]"
+# A sign counts unless it joins a word or a number to the digits, as in "B-2" or "12-13", or stands apart, as a dash.
+_CHUNK = re.compile(
+    rf"(?:(?<![^\W_])[-−–])?[{CURRENCIES}]?\s?(?:(?<![^\W_])[-−–])?(?:{_MIXED}|[{_VULGAR}]|\.?[0-9][0-9.,/]*)"
+)
+
+
+def canonical_number(text: str) -> str | None:
+    """The exact decimal that a text writes, such as "1080", "-3" or "0.5"; None where it isn't one number.
+
+    A percent sign is dropped, not divided by: "50%" is "50". A fraction counts where its decimals end: "1/2" is "0.5",
+    "1/3" is None. Thousands commas must stand in their places; no exponents; at most 30 digits.
+    """
+    text = text.strip()
+    if _PLAIN.fullmatch(text):
+        return text
+    match = _NUMBER.fullmatch(text) if len(text) <= 2 * MAX_DIGITS else None
+    if match is None or (match["sign"] and match["second_sign"]):
+        return None
+    sign = "-" if (match["sign"] or match["second_sign"] or "+") != "+" else ""
+    if match["fraction"]:
+        try:
+            return decimal_string(evaluate(sign + match["fraction"]))
+        except BadExpression:
+            return None
+    whole, decimals = match["whole"].replace(",", ""), match["decimals"] or ""
+    if not whole + decimals or len(whole + decimals) > MAX_DIGITS:
+        return None
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+    number = f"{whole}.{decimals}" if decimals else whole
+    return number if number == "0" else sign + number
+
+
+def decimal_string(value: Fraction) -> str | None:
+    """The canonical decimal of an exact value; None where its decimals don't end within 30 digits."""
+    decimals = 0
+    while value.denominator != 1 and 10**decimals % value.denominator and decimals < MAX_DIGITS:
+        decimals += 1
+    if 10**decimals % value.denominator or abs(value) >= 10**MAX_DIGITS:
+        return None
+    digits = str(abs(value.numerator) * 10**decimals // value.denominator).rjust(decimals + 1, "0")
+    text = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
+    return f"-{text}" if value < 0 else text
+
+
+def extract_answer(completion: str) -> str | None:
+    """The canonical number in the completion's one answer block; None where there is not exactly one.
+
+    Each of the answer tags stands once, in order, and after the end of the reasoning, if there is any: what follows an
+    open <reasoning> is no answer. Inside stands one number; currency, percent, units and words around it are passed
+    over ("72 clips" is 72, "12 or 13" is None). Linear in the completion.
+    """
+    if completion.count(ANSWER_OPEN) != 1 or completion.count(ANSWER_CLOSE) != 1:
+        return None
+    start, end = completion.find(ANSWER_OPEN), completion.find(ANSWER_CLOSE)
+    if end < start or completion.rfind(REASONING_OPEN, 0, start) > completion.rfind(REASONING_CLOSE, 0, start):
+        return None
+    inside = completion[start + len(ANSWER_OPEN) : end].strip()
+    if len(inside) > MAX_ANSWER_LENGTH or any(tag in inside for tag in TAGS):
+        return None
+    number = canonical_number(inside)
+    if number is not None:
+        return number
+    chunks = _CHUNK.findall(inside)
+    # Digits that _CHUNK doesn't read, such as "²" or "５", would change the number.
+    rest = _CHUNK.sub("", inside)
+    if len(chunks) != 1 or "^" in rest or any(c.isnumeric() for c in rest):
+        return None
+    return canonical_number(chunks[0].rstrip(".,/"))
+
+
+def matches_format(completion: str) -> bool:
+    """Whether the whole text is <reasoning>…</reasoning><answer>…</answer>, both non-empty, each tag once.
+
+    Whitespace may stand between the two blocks and at the end, and nothing else.
+    """
+    if any(completion.count(tag) != 1 for tag in TAGS) or not completion.startswith(REASONING_OPEN):
+        return False
+    reasoning, _, rest = completion[len(REASONING_OPEN) :].partition(REASONING_CLOSE)
+    rest = rest.strip()
+    answer = rest[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)]
+    is_wrapped = rest.startswith(ANSWER_OPEN) and rest.endswith(ANSWER_CLOSE)
+    return is_wrapped and bool(reasoning.strip()) and bool(answer.strip())
+
+
+def is_correct(completion: str, gold: str) -> bool:
+    """Whether the completion's answer is exactly the gold number. Raises ValueError where gold is no number."""
+    return extract_answer(completion) == _gold(gold)
+
+
+def is_within(completion: str, gold: str, fraction: float) -> bool:
+    """Whether the answer is off by at most this fraction of the gold number; only 0 is near a gold 0.
+
+    Raises ValueError where gold is no number.
+    """
+    target = Fraction(_gold(gold))
+    answer = extract_answer(completion)
+    # repr: 0.1 is to mean one tenth, not the binary number beside it.
+    return answer is not None and abs(Fraction(answer) - target) <= Fraction(repr(fraction)) * abs(target)
+
+
+def _gold(gold: str) -> str:
+    number = canonical_number(gold)
+    if number is None:
+        raise ValueError(f"the gold answer {gold!r} is no number")
+    return number
+
+
+def gold_answer(answer: str) -> str:
+    """The canonical number after the one `####` of a solution. Raises RowError."""
+    marks = answer.count(FINAL_ANSWER)
+    if marks != 1:
+        reason = Reason.SEVERAL_FINAL_ANSWERS if marks else Reason.NO_FINAL_ANSWER
+        raise RowError(reason, f"{marks} marks {FINAL_ANSWER}; there must be one")
+    written = answer.partition(FINAL_ANSWER)[2].strip()
+    number = canonical_number(written)
+    if number is None:
+        raise RowError(Reason.ANSWER_NOT_A_NUMBER, f"{written[:80]!r} after {FINAL_ANSWER} is no number")
+    return number
+
+
+def render_completion(reasoning: str, answer: str) -> str:
+    """The completion that a model is taught to write."""
+    return f"{REASONING_OPEN}\n{reasoning}\n{REASONING_CLOSE}\n{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"

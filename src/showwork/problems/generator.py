@@ -1,0 +1,312 @@
+"""The embedded source: grade-school word problems in GSM8K's row form, made by walks through `scenarios`.
+
+A problem is drawn in two parts. Its numbers and its moves decide what is asked (`Plan`), and its names, nouns,
+phrasings and spare fact decide how. A stable hash of the plan's equations decides whether the problem belongs to
+train or to test, whatever the seed and the difficulty: no test problem is a train problem under other names.
+"""
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from showwork.errors import UserError
+from showwork.problems import scenarios
+from showwork.problems.scenarios import Family, Line, Move
+
+Difficulty = Literal["easy", "medium", "hard"]
+Split = Literal["train", "test"]
+
+FAMILIES = tuple(scenarios.FAMILIES)
+TEST_SHARE = 0.2  # of all plans; the rows of the two splits are asked for apart
+MAX_ATTEMPTS = 4000  # draws for one row before the space counts as used up
+WORDS = (12, 45)  # of a question
+
+
+@dataclass(frozen=True)
+class Level:
+    """The numbers of a difficulty.
+
+    steps: weights of 1 to 4 steps. spare, large: shares of rows with a spare fact, and with round thousands.
+    scales: what a quantity of a large row is multiplied by. top: greatest value, before scaling.
+    ranges: slot kind -> lowest and highest number.
+    """
+
+    steps: tuple[int, int, int, int]
+    spare: float
+    large: float
+    scales: tuple[int, ...]
+    top: int
+    ranges: dict[str, tuple[int, int]]
+
+
+LEVELS: dict[Difficulty, Level] = {
+    "easy": Level(
+        steps=(45, 40, 12, 3),
+        spare=0.16,
+        large=0.08,
+        scales=(100,),
+        top=100,
+        ranges={
+            "count": (2, 9),
+            "each": (2, 10),
+            "price": (2, 10),
+            "few": (2, 15),
+            "amount": (2, 30),
+            "hours": (2, 8),
+            "days": (2, 7),
+            "factor": (2, 5),
+            "divisor": (2, 10),
+        },
+    ),
+    "medium": Level(
+        steps=(15, 40, 32, 13),
+        spare=0.2,
+        large=0.12,
+        scales=(10, 100),
+        top=400,
+        ranges={
+            "count": (3, 16),
+            "each": (5, 30),
+            "price": (4, 25),
+            "few": (8, 40),
+            "amount": (12, 150),
+            "hours": (2, 10),
+            "days": (3, 14),
+            "factor": (2, 8),
+            "divisor": (2, 12),
+        },
+    ),
+    "hard": Level(
+        steps=(8, 30, 34, 28),
+        spare=0.35,
+        large=0.15,
+        scales=(10,),
+        top=9_999,
+        ranges={
+            "count": (4, 40),
+            "each": (12, 140),
+            "price": (6, 90),
+            "few": (20, 120),
+            "amount": (100, 900),
+            "hours": (3, 12),
+            "days": (4, 30),
+            "factor": (3, 9),
+            "divisor": (2, 25),
+        },
+    ),
+}
+
+_SCALED = {"each", "amount", "part", "more", "dividend"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a problem asks. numbers: each move's new numbers; equations: (left, op, right, result) of each step."""
+
+    family: str
+    moves: tuple[int, ...]
+    numbers: tuple[tuple[int, ...], ...]
+    equations: tuple[tuple[int, str, int, int], ...]
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        return (self.family, self.moves, self.numbers)
+
+    @property
+    def split(self) -> Split:
+        """By the equations, operands of + and * in either order, so that "3 bags of 5" stays with "5 bags of 3"."""
+        sides = tuple((min(a, b), op, max(a, b)) if op in "+*" else (a, op, b) for a, op, b, _ in self.equations)
+        digest = hashlib.blake2b(repr((self.family, self.moves, sides)).encode(), digest_size=4).digest()
+        return "test" if int.from_bytes(digest) < TEST_SHARE * 2**32 else "train"
+
+
+@dataclass(frozen=True)
+class Draft:
+    plan: Plan
+    question: str
+    answer: str
+
+
+def draw_slot(rng: random.Random, kind: str, base: int, level: Level) -> int | None:
+    """A number of the kind, or None where none fits; base is the quantity that the number is set against.
+
+    A kind of `Level.ranges` is drawn from there; part is less than base, more is greater, cash is a round payment
+    above base, divisor divides base, and dividend is the product of an each and a divisor.
+    """
+    if kind == "part":
+        high = min(base - 2, level.ranges["amount"][1])
+        return rng.randint(2, high) if high >= 2 else None
+    if kind == "more":
+        return base + rng.randint(2, max(9, base))
+    if kind == "cash":
+        notes = [note for note in (10, 20, 50, 100) if note > base + 1] or [base // 100 * 100 + 100]
+        return rng.choice(notes[:2])
+    if kind == "divisor":
+        low, high = level.ranges["divisor"]
+        fits = [d for d in range(low, min(high, base // 2) + 1) if base % d == 0]
+        return rng.choice(fits) if fits else None
+    if kind == "dividend":
+        return rng.randint(*level.ranges["each"]) * rng.randint(*level.ranges["divisor"])
+    return rng.randint(*level.ranges[kind])
+
+
+def apply(op: str, left: int, right: int) -> int | None:
+    """The result, or None where it is no whole number of at least 2."""
+    if op == "/":
+        quotient, rest = divmod(left, right)
+        return None if rest or quotient < 2 else quotient
+    result = left + right if op == "+" else left - right if op == "-" else left * right
+    return result if result >= 2 else None
+
+
+def draw_walk(rng: random.Random, family: Family, steps: int) -> list[Move] | None:
+    """Moves with that many solution lines in all, none twice, or None where the walk gets stuck."""
+    walk: list[Move] = []
+    state = ""
+    while steps:
+        fits = [m for m in family.moves if m.source == state and len(m.lines) <= steps and m not in walk]
+        if not fits:
+            return None
+        walk.append(rng.choice(fits))
+        state = walk[-1].target
+        steps -= len(walk[-1].lines)
+    return walk
+
+
+def draw_plan(rng: random.Random, families: Sequence[Family], level: Level, steps: int) -> Plan | None:
+    """One plan, or None where the numbers drawn do not work out."""
+    large = [family for family in families if family.is_large]
+    is_large = bool(large) and rng.random() < level.large
+    family = rng.choice(large if is_large else families)
+    scale = rng.choice(level.scales) if is_large else 1
+    walk = draw_walk(rng, family, steps)
+    if walk is None:
+        return None
+    value = peak = 0
+    numbers, equations = [], []
+    for move in walk:
+        names = {"v": value}
+        for name, kind in move.slots:
+            base = peak if kind == "more" else names["a"] if name == "b" else value
+            number = draw_slot(rng, kind, base // scale, level)
+            if number is None:
+                return None
+            names[name] = number * scale if kind in _SCALED else number
+        for line in move.lines:
+            result = apply(line.op, names[line.left], names[line.right])
+            if result is None or result > level.top * scale:
+                return None
+            equations.append((names[line.left], line.op, names[line.right], result))
+            names["w"] = result
+            peak = max(peak, names[line.left], names[line.right], result)  # a tank's size is above all it has held
+        value = names["w"]
+        numbers.append(tuple(names[name] for name, _ in move.slots))
+    if is_large and max(e[3] for e in equations) < 1000:
+        return None
+    return Plan(family.name, tuple(move.place for move in walk), tuple(numbers), tuple(equations))
+
+
+def write_line(line: Line, equation: tuple[int, str, int, int], words: dict[str, str]) -> str:
+    """A solution line with its calculator annotation directly before the result."""
+    left, op, right, result = equation
+    shown = f"{left:,}{op}{right:,} = "
+    note = f"<<{left}{op}{right}={result}>>{result:,}"
+    return line.text.format_map({**words, "eq": shown + note, "usd": f"{shown}${note}"})
+
+
+def write_draft(rng: random.Random, plan: Plan, has_spare: bool) -> Draft:
+    """Puts a plan into words."""
+    family = scenarios.FAMILIES[plan.family]
+    walk = [family.moves[place] for place in plan.moves]
+    gender = rng.choice(("she", "he"))
+    name = rng.choice(scenarios.NAMES[gender])
+    other = rng.choice(scenarios.NAMES["he" if gender == "she" else "she"])  # so that each pronoun has one reading
+    words = {**scenarios.PRONOUNS[gender], "N": name, "M": other, "x": rng.choice(family.nouns)}
+    sentences = [
+        rng.choice(move.facts).format_map(
+            {**words, **{slot: f"{n:,}" for (slot, _), n in zip(move.slots, numbers, strict=True)}}
+        )
+        for move, numbers in zip(walk, plan.numbers, strict=True)
+    ]
+    if has_spare:
+        taken = {n for a, _, b, result in plan.equations for n in (a, b, result)}
+        fits = [(text, sorted(set(range(low, high + 1)) - taken)) for low, high, text in family.spare]
+        text, unused = rng.choice([fit for fit in fits if fit[1]])
+        number = rng.choice(unused)
+        sentences.insert(rng.randint(1, len(sentences)), text.format_map({**words, "d": str(number)}))
+    asks = family.asks[walk[-1].target]
+    sentences.append(rng.choice(asks if len(walk) > 1 else asks[:1]).format_map(words))
+    lines = [
+        write_line(line, equation, words)
+        for line, equation in zip((line for move in walk for line in move.lines), plan.equations, strict=True)
+    ]
+    answer = "\n".join([*lines, f"#### {plan.equations[-1][3]:,}"])
+    return Draft(plan, " ".join(sentences), answer)
+
+
+def drafts(
+    *, seed: int, split: Split, difficulty: Difficulty, families: Sequence[str] | None = None
+) -> Iterator[Draft]:
+    """The endless stream of a split: train never repeats a question, test never repeats a plan.
+
+    Raises UserError at the first row for which nothing new is found.
+    """
+    chosen = select_families(families)
+    level = LEVELS[difficulty]
+    rng = random.Random(f"{seed}:{split}:{difficulty}:{','.join(family.name for family in chosen)}")
+    seen: set[object] = set()
+    rows = 0
+    while True:
+        steps = rng.choices((1, 2, 3, 4), level.steps)[0]
+        has_spare = rng.random() < level.spare
+        for _ in range(MAX_ATTEMPTS):
+            plan = draw_plan(rng, chosen, level, steps)
+            if plan is None or plan.split != split or (split == "test" and plan.signature in seen):
+                continue
+            draft = write_draft(rng, plan, has_spare)
+            key = plan.signature if split == "test" else draft.question
+            if key not in seen and WORDS[0] <= len(draft.question.split()) <= WORDS[1]:
+                break
+        else:
+            raise UserError(
+                f"data: the generator found no new {split} problem of {steps} steps after {rows} rows"
+                f" ({difficulty}, {len(chosen)} of {len(FAMILIES)} families);"
+                " ask for fewer rows, more families or a harder difficulty"
+            )
+        seen.add(key)
+        rows += 1
+        yield draft
+
+
+def select_families(names: Sequence[str] | None) -> list[Family]:
+    """In the order of FAMILIES, so that the order asked for changes nothing."""
+    unknown = sorted(set(names or ()) - set(FAMILIES))
+    if unknown or (names is not None and not names):
+        raise UserError(f"data: families {unknown or 'is empty'}; the families are {', '.join(FAMILIES)}")
+    return [family for name, family in scenarios.FAMILIES.items() if names is None or name in names]
+
+
+def generate(
+    *, seed: int, train_rows: int, test_rows: int, difficulty: Difficulty, families: Sequence[str] | None = None
+) -> dict[str, list[dict[str, str]]]:
+    """{"train": rows, "test": rows}, each row {"question", "answer"} as in GSM8K.
+
+    The first rows of a split stay the same when more are asked for. Raises UserError for an unknown difficulty or
+    family, and where there are not as many distinct problems as rows asked.
+    """
+    if difficulty not in LEVELS:
+        raise UserError(f"data: difficulty {difficulty!r} is unknown; it is one of {', '.join(LEVELS)}")
+    asked = {"train": train_rows, "test": test_rows}
+    made: dict[str, list[dict[str, str]]] = {}
+    for split, rows in asked.items():
+        if rows < 0:
+            raise UserError(f"data: {split}_rows is {rows}; it must be 0 or more")
+        stream = drafts(seed=seed, split=split, difficulty=difficulty, families=families)
+        try:
+            made[split] = [{"question": d.question, "answer": d.answer} for d in itertools.islice(stream, rows)]
+        except UserError as error:
+            raise UserError(f"{error} (asked: {train_rows} train and {test_rows} test rows)") from None
+    return made

@@ -1,0 +1,99 @@
+"""Bringing problems in: each source writes one JSON Lines file and says where its bytes come from.
+
+Provenance is {"files": [{"path", "sha256", "rows", "bytes"}]}, and for the hub its repository and revision.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from showwork import files
+from showwork.errors import UserError
+
+_USE_JSONL = "set data.source to jsonl in params.yaml, and data.train_files and data.test_files to files of your own"
+
+
+def copy_jsonl(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
+    """Joins the files, byte for byte, in the order given; each is made to end in a newline.
+
+    Raises UserError, naming the file, where one is missing, a folder, not readable, or empty.
+    """
+    if not paths:
+        raise UserError("params.yaml: data.source is jsonl, but no file is named; list at least one, with its path")
+    contents = [_read_source(Path(path)) for path in paths]
+    files.write_bytes(destination, b"".join(content + b"\n" * (not content.endswith(b"\n")) for content in contents))
+    return {"files": [describe(path, content) for path, content in zip(paths, contents, strict=True)]}
+
+
+def _read_source(path: Path) -> bytes:
+    way_out = "correct data.train_files or data.test_files in params.yaml"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {way_out}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a file; name the .jsonl files in it: {way_out}") from None
+    except PermissionError:
+        raise UserError(f"{path}: no permission to read it; run `chmod u+r {path}`, or {way_out}") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error}); {way_out}") from None
+    if not content.removeprefix(b"\xef\xbb\xbf").strip():
+        raise UserError(f"{path}: the file is empty; it needs one JSON object a line, with question and answer")
+    return content
+
+
+def describe(path: Path, content: bytes) -> dict[str, Any]:
+    """Provenance of one file; rows are its lines, blank ones included. sha256 and bytes are those of content."""
+    return {
+        "path": Path(path).as_posix(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "rows": content.count(b"\n") + (not content.endswith(b"\n")),
+        "bytes": len(content),
+    }
+
+
+def write_generated(rows: Iterable[Mapping[str, str]], destination: Path) -> dict[str, Any]:
+    """Writes rows of the embedded generator; path in the provenance is the file's name."""
+    files.write_jsonl(destination, rows)
+    return {"files": [describe(Path(destination.name), destination.read_bytes())]}
+
+
+def download_hub(repo: str, config: str, revision: str, split: str, destination: Path) -> dict[str, Any]:
+    """Writes the question and answer of every row of a data set of the Hugging Face Hub, at a pinned revision.
+
+    Raises UserError, with the cause, where the hub can't be reached or doesn't have it.
+    """
+    # Imported here: it takes a second, and the other sources don't need it.
+    import datasets
+
+    name = f"{repo} ({config}, {split}) at revision {revision}"
+    try:
+        dataset = datasets.load_dataset(repo, config, split=split, revision=revision)
+    except Exception as error:  # the hub's stack raises its own, httpx's, fsspec's and Arrow's, with no common base
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{name}: could not be loaded from the Hugging Face Hub ({cause}); {_USE_JSONL}") from error
+    missing = [column for column in ("question", "answer") if column not in dataset.column_names]
+    if missing:
+        raise UserError(f"{name}: has no column {' and '.join(missing)}; it has {', '.join(dataset.column_names)}")
+    files.write_jsonl(destination, ({"question": row["question"], "answer": row["answer"]} for row in dataset))
+    origin = {"repo": repo, "config": config, "revision": revision, "split": split}
+    return {**origin, "files": [describe(Path(destination.name), destination.read_bytes())]}
+
+
+def hold_out(train: Path, test: Path, *, rows: int) -> dict[str, Any]:
+    """Moves `rows` rows of the train file to the test file; a row's own hash decides, so that order does not matter.
+
+    Returns the provenance of both. Raises UserError where fewer than 1 row would be left to train on.
+    """
+    lines = train.read_bytes().splitlines(keepends=True)
+    if rows >= len(lines):
+        raise UserError(f"data.hold_out_rows is {rows}, but the train files have {len(lines)} rows in all")
+    chosen = set(sorted(range(len(lines)), key=lambda i: (hashlib.sha256(lines[i]).digest(), i))[:rows])
+    parts = {
+        test: b"".join(line for i, line in enumerate(lines) if i in chosen),
+        train: b"".join(line for i, line in enumerate(lines) if i not in chosen),
+    }
+    for path, content in parts.items():
+        files.write_bytes(path, content)
+    return {"test": {"held_out_of": "train", "files": [describe(Path(test.name), parts[test])]}}

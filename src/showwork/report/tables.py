@@ -1,0 +1,185 @@
+"""The report's tables: outcomes question by question, and one row an arm.
+
+Arms are passed in, each with the arm that it started from: `[("base", None), ("sft", "base")]`. Files are named from
+that list and never globbed, so that what an earlier run left behind can't come back as a result.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from showwork.errors import UserError
+from showwork.evaluation.statistics import paired_difference
+from showwork.files import read_csv, read_json
+
+Arm = tuple[str, str | None]
+
+# Columns of `display`: an arm's accuracy beside its start's, then its form and its cost.
+ACCURACY = ("arm", "n", "accuracy", "95% interval", "change", "95% interval of the change", "p", "verdict")
+FORM_AND_COST = (
+    "arm", "n", "format", "faithful", "sampled accuracy", "tokens a completion", "tokens trained", "tokens sampled",
+    "minutes",
+)  # fmt: skip
+TERMINAL = ("arm", "n", "accuracy", "95% interval", "change", "verdict")  # what 80 columns hold
+EVAL_KEYS = (
+    "n", "accuracy", "accuracy_low", "accuracy_high", "format_rate", "faithful_rate", "completion_tokens_mean",
+    "truncated_rate", "samples_n", "samples_k",
+)  # fmt: skip
+TABLE_COLUMNS = [
+    "arm", "start", *EVAL_KEYS, "accuracy_sampled", "difference", "difference_low", "difference_high", "p", "gained",
+    "lost", "verdict", "train_tokens", "sampled_tokens", "optimizer_steps", "minutes", "peak_memory_bytes", "hardware",
+]  # fmt: skip
+MISSING = "–"
+
+
+def outcomes(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Rows of results/outcomes.csv: `id`, then 1 or 0 an arm, in the questions' order.
+
+    Raises UserError where the arms answered different questions, since nothing could then be compared.
+    """
+    first, *others = predictions
+    ids = [row["id"] for row in predictions[first]]
+    for arm in others:
+        found = [row["id"] for row in predictions[arm]]
+        if found != ids:
+            stray = sorted(set(ids) ^ set(found))[:3]
+            what = f"such as {', '.join(map(repr, stray))}" if stray else "the same ones in another order"
+            raise UserError(
+                f"results/predictions: {first} has {len(ids)} questions and {arm} has {len(found)} others, {what}; "
+                "`dvc repro` evaluates every arm on one test set"
+            )
+    columns = {arm: [int(row["correct"]) for row in rows] for arm, rows in predictions.items()}
+    return [{"id": id_, **{arm: columns[arm][i] for arm in columns}} for i, id_ in enumerate(ids)]
+
+
+def read_outcomes(path: Path, arms: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of 0/1 from an outcomes.csv. Raises UserError for a missing column or another value."""
+    rows = read_csv(path)
+    columns = {}
+    for arm in arms:
+        cells = [row.get(arm) for row in rows]
+        if not cells or not set(cells) <= {"0", "1"}:
+            bad = next(
+                (f"row {i} has {cell!r}" for i, cell in enumerate(cells, 2) if cell not in ("0", "1")), "no rows"
+            )
+            raise UserError(f"{path}: column {arm!r} must hold 0 or 1, {bad}; `dvc repro report` writes it again")
+        columns[arm] = np.array(cells, dtype=int)
+    return columns
+
+
+def arm_table(results: Path, arms: Sequence[Arm], *, seed: int) -> pd.DataFrame:
+    """One row an arm, in numbers; shares are of 1, NaN or None where an arm has no such thing.
+
+    Reads outcomes.csv, metrics/eval/ARM.json, metrics/train/ARM.json, and costs/ARM.json where
+    it exists: costs are no DVC outs, so a run restored from the cache has none of its own.
+    Training's tokens and minutes are those of the arm's own stage, without its start's.
+    Raises UserError for any other file that is missing, and for an outcomes.csv that contradicts the metrics.
+    """
+    columns = read_outcomes(results / "outcomes.csv", [name for name, _ in arms])
+    rows = []
+    for name, start in arms:
+        path = results / "metrics" / "eval" / f"{name}.json"
+        metrics = read_json(path)
+        try:
+            row = {"arm": name, "start": start} | {key: metrics[key] for key in EVAL_KEYS}
+        except KeyError as error:
+            raise UserError(f"{path}: no key {error}; `dvc repro` evaluates the arm again") from None
+        right = int(columns[name].sum())
+        if len(columns[name]) != row["n"] or abs(right / row["n"] - row["accuracy"]) > 1e-5:
+            raise UserError(
+                f"{path} has accuracy {row['accuracy']} of {row['n']}, but outcomes.csv has {right} right of "
+                f"{len(columns[name])}; `dvc repro` makes both from one run"
+            )
+        row |= {"accuracy_sampled": metrics.get("accuracy_sampled")}
+        if start is not None:
+            paired = paired_difference(columns[start], columns[name], seed=seed)
+            row |= {
+                "difference": paired.difference,
+                "difference_low": paired.low,
+                "difference_high": paired.high,
+                "p": paired.p,
+                "gained": paired.gained,
+                "lost": paired.lost,
+                "verdict": paired.verdict,
+            }
+        train = read_json(results / "metrics" / "train" / f"{name}.json")
+        row |= {key: train.get(key) for key in ("train_tokens", "sampled_tokens", "optimizer_steps")}
+        costs = results / "costs" / f"{name}.json"
+        if costs.is_file():
+            cost = read_json(costs)
+            row |= {"minutes": cost["seconds"] / 60}
+            row |= {key: cost.get(key) for key in ("peak_memory_bytes", "hardware")}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+
+
+def display(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of `arm_table` as text, keyed by the names above: shares in percent, differences in points."""
+    rows = []
+    for row in table.to_dict("records"):
+        started = not pd.isna(row["difference"])
+        cells = {
+            "arm": row["arm"],
+            "n": f"{row['n']:,}",
+            "accuracy": percent(row["accuracy"]),
+            "95% interval": f"{100 * row['accuracy_low']:.1f} to {percent(row['accuracy_high'])}",
+            "change": f"{points(row['difference'])} over {row['start']}" if started else MISSING,
+            "95% interval of the change": interval(row) if started else MISSING,
+            "p": p_value(row["p"]) if started else MISSING,
+            "verdict": row["verdict"] if started else MISSING,
+            "format": percent(row["format_rate"]),
+            "faithful": percent(row["faithful_rate"]),
+            "sampled accuracy": sampled(row),
+            "tokens a completion": f"{row['completion_tokens_mean']:.1f}",
+            "tokens trained": count(row["train_tokens"]),
+            "tokens sampled": count(row["sampled_tokens"]),
+            "minutes": MISSING if pd.isna(row["minutes"]) else f"{row['minutes']:.1f}",
+        }
+        rows.append(cells)
+    return rows
+
+
+def groups(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> list[dict[str, str]]:
+    """Rows "accuracy by `prefix`" (steps or op): the group, its n, and each arm's accuracy.
+
+    In the order of the metrics' keys, which is by number and then + - * /.
+    """
+    first = next(iter(metrics.values()))
+    names = [key.removeprefix(f"n_{prefix}_") for key in first if key.startswith(f"n_{prefix}_")]
+    title = {"steps": "steps", "op": "operation"}[prefix]
+    return [
+        {title: name, "n": f"{first[f'n_{prefix}_{name}']:,}"}
+        | {arm: percent(values.get(f"accuracy_{prefix}_{name}")) for arm, values in metrics.items()}
+        for name in names
+    ]
+
+
+def percent(share: float | None) -> str:
+    return MISSING if pd.isna(share) else f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A signed difference of shares in percentage points, with a true minus sign."""
+    value = round(100 * difference, 1)
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    return f"{points(row['difference_low'])} to {points(row['difference_high'])}"
+
+
+def p_value(p: float) -> str:
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+
+
+def count(tokens: float | None) -> str:
+    return MISSING if pd.isna(tokens) else f"{int(tokens):,}"
+
+
+def sampled(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["accuracy_sampled"]):
+        return MISSING
+    return f"{percent(row['accuracy_sampled'])} ({row['samples_n']:,} × {row['samples_k']})"

@@ -1,0 +1,333 @@
+"""The group policy-gradient arms: sample a group, score it, credit it, update."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from showwork import rollout, tunix_adapter
+from showwork.config import Grpo
+from showwork.errors import UserError
+from showwork.files import read_jsonl, write_jsonl
+from showwork.problems.answers import is_correct
+from showwork.progress import Steps
+from showwork.prompts import render_prompt
+from showwork.records import Completion, Problem
+from showwork.rewards import REWARDS
+from showwork.tokenizer import Tokenizer
+from showwork.training import optimizer
+from showwork.training.curves import Curve
+from showwork.training.losses import policy_loss, row_statistics
+
+# Rows of prompt and completion are padded to a multiple of this many tokens, and packed rows come in multiples of
+# this many: few shapes to compile, little waste.
+ROW_BUCKET = 32
+ROWS_BUCKET = 16
+
+
+def columns(config: Grpo) -> tuple[str, ...]:
+    """The curve's columns: rewards first, then what explains them."""
+    return (
+        "reward", *(f"reward_{name}" for name in config.rewards), "accuracy", "val_reward", "val_accuracy",
+        "zero_variance", "completion_tokens", "truncated", "entropy", "kl", "clip_fraction", "learning_rate",
+        "train_tokens", "sampled_tokens",
+    )  # fmt: skip
+
+
+def score(config: Grpo, completions: Sequence[Completion], problems: Sequence[Problem]) -> dict[str, np.ndarray]:
+    """Each reward of the arm, unweighted, [N]. A reward outside its declared range is an error."""
+    scores = {}
+    for name in config.rewards:
+        spec = REWARDS[name]
+        values = np.asarray(spec.function(completions, problems), np.float64)
+        if values.shape != (len(completions),) or not ((values >= spec.low) & (values <= spec.high)).all():
+            raise ValueError(f"reward {name} left its range [{spec.low}, {spec.high}] or its length")
+        scores[name] = values
+    return scores
+
+
+def group_advantages(rewards: np.ndarray, *, generations: int, kind: str) -> np.ndarray:
+    """Advantages [N] of rewards [N], those of a group next to each other.
+
+    grpo: (r - mean) / (std + 1e-6) with the n - 1 estimate of std (DeepSeekMath 4.1.2); drgrpo: r - mean
+    (Dr. GRPO, which shows the division's bias); rloo: r - mean of the others (Ahmadian et al. 2024).
+    """
+    groups = rewards.reshape(-1, generations)
+    # The mean of equal numbers can differ from them by rounding, and Adam would make a step of what is left over.
+    is_constant = groups.max(axis=1, keepdims=True) == groups.min(axis=1, keepdims=True)
+    centred = np.where(is_constant, 0.0, groups - groups.mean(axis=1, keepdims=True))
+    if kind == "grpo":
+        centred = centred / (groups.std(axis=1, ddof=1, keepdims=True) + 1e-6)
+    elif kind == "rloo":
+        centred = centred * generations / (generations - 1)
+    return centred.reshape(-1)
+
+
+def token_weights(mask: np.ndarray, *, aggregation: str, max_tokens: int, parts: int) -> np.ndarray:
+    """What each completion token counts for, [N, L] from mask [N, L]; sums are over the whole step.
+
+    token-mean: every token alike (DAPO); sequence-mean-token-mean: every completion alike (GRPO);
+    sequence-mean-token-scale: every completion's sum over a constant length (Dr. GRPO). parts is the number of
+    micro-batches, which optax.MultiSteps will divide by.
+    """
+    mask = mask.astype(np.float64)
+    if aggregation == "token-mean":
+        weights = mask / max(1.0, mask.sum())
+    elif aggregation == "sequence-mean-token-mean":
+        weights = mask / np.maximum(1.0, mask.sum(axis=1, keepdims=True)) / len(mask)
+    else:
+        weights = mask / max_tokens / len(mask)
+    return (weights * parts).astype(np.float32)
+
+
+def lay_out(generated: rollout.Generated, *, pad_id: int) -> dict[str, np.ndarray]:
+    """Prompt and completion side by side, right-padded: tokens, positions, segments and mask, each [N, L]."""
+    rows = []
+    for prompt, tokens, length in zip(generated.prompt_tokens, generated.tokens, generated.lengths, strict=True):
+        rows.append((prompt[prompt != pad_id], tokens[:length]))
+    longest = max(len(prompt) + len(completion) for prompt, completion in rows)
+    width = -(-longest // ROW_BUCKET) * ROW_BUCKET
+    tokens = np.full((len(rows), width), pad_id, np.int32)
+    segments, mask = np.zeros((len(rows), width), np.int32), np.zeros((len(rows), width), np.int32)
+    for i, (prompt, completion) in enumerate(rows):
+        end = len(prompt) + len(completion)
+        tokens[i, :end] = np.concatenate([prompt, completion])
+        segments[i, :end] = 1
+        mask[i, len(prompt) : end] = 1
+    positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape) * segments
+    return {"tokens": tokens, "positions": positions, "segments": segments, "mask": mask}
+
+
+def pack(rows: dict[str, np.ndarray], *, width: int, multiple: int) -> dict[str, np.ndarray]:
+    """Moves rows [N, L] of one sequence each into fewer rows [R, width] of several, first fit by falling length.
+
+    Every array moves alike; segments are numbered anew. R is rounded up to `multiple`. Nothing else changes: each
+    token still sees its own sequence alone (a test compares loss and gradient).
+    """
+    lengths = rows["segments"].sum(axis=1)
+    free: list[int] = []
+    places = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        row = next((row for row, room in enumerate(free) if room >= lengths[i]), len(free))
+        if row == len(free):
+            free.append(width)
+        places.append((i, row, width - free[row], lengths[i]))
+        free[row] -= lengths[i]
+    count = max(1, -(-len(free) // multiple)) * multiple
+    packed = {name: np.zeros((count, width), value.dtype) for name, value in rows.items()}
+    for i, row, start, length in places:
+        number = packed["segments"][row].max() + 1
+        for name, value in rows.items():
+            packed[name][row, start : start + length] = value[i, :length]
+        packed["segments"][row, start : start + length] = number
+    return packed
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "temperature"))
+def _logps(graphdef: Any, state: Any, rows: dict[str, jax.Array], temperature: float) -> jax.Array:
+    logps, _ = row_statistics(nnx.merge(graphdef, state), **rows, temperature=temperature)
+    return jnp.pad(logps, ((0, 0), (1, 0)))
+
+
+def completion_logps(
+    model: nnx.Module, rows: dict[str, np.ndarray], *, micro_rows: int, temperature: float
+) -> np.ndarray:
+    """Log-probability of each token given those before it, [N, L]; 0 for the first of a row."""
+    graphdef, state = nnx.split(model)
+    inputs = {name: rows[name] for name in ("tokens", "positions", "segments")}
+    count = len(rows["tokens"])
+    chunks = [{name: value[i : i + micro_rows] for name, value in inputs.items()} for i in range(0, count, micro_rows)]
+    return np.concatenate([np.asarray(_logps(graphdef, state, chunk, temperature)) for chunk in chunks])
+
+
+def train(
+    model: nnx.Module,
+    reference: nnx.Module,
+    problems: Sequence[Problem],
+    validation: Sequence[Problem],
+    config: Grpo,
+    *,
+    tokenizer: Tokenizer,
+    system: str,
+    stop_ids: Sequence[int],
+    mesh: jax.sharding.Mesh,
+    seed: int,
+    checkpoints: Path,
+    curve: Curve,
+    watched: Path,
+    name: str = "grpo",
+) -> dict[str, Any]:
+    """Trains the policy in place, from the newest checkpoint if there is one; returns the stage's metrics.
+
+    reference stays as it is; it is consulted only where beta > 0. watched is a folder that collects what the
+    policy says to a few validation problems at the start, the middle and the end.
+    """
+    key = jax.random.key(seed)
+    training_key, validation_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    sampling = rollout.Sampling(
+        temperature=config.rollout.temperature, top_k=config.rollout.top_k, top_p=config.rollout.top_p
+    )
+    parts = config.micro_batches
+    rates = optimizer.learning_rates(config.optimizer, steps=config.steps * config.iterations)
+    pad_id = tokenizer.pad_id()
+
+    def encode(problem: Problem) -> list[int]:
+        return [tokenizer.bos_id(), *tokenizer.encode(render_prompt(problem.question, system=system))]
+
+    encoded = {problem.id: encode(problem) for problem in (*problems, *validation)}
+    fitting = [p for p in problems if len(encoded[p.id]) <= config.rollout.max_prompt_tokens]
+    if not fitting:
+        raise UserError(f"{name}.rollout.max_prompt_tokens {config.rollout.max_prompt_tokens}: no prompt is that short")
+    widest = max(len(encoded[p.id]) for p in (*fitting, *validation))
+    width = -(-(widest + config.rollout.max_completion_tokens) // ROW_BUCKET) * ROW_BUCKET
+    record: dict[str, Any] = {}
+
+    def sample_prompts(actor: nnx.Module, ids: list[list[int]], *, key: jax.Array, first_row: int) -> rollout.Generated:
+        # One width for the whole run: one compiled program.
+        prompts = rollout.left_pad([*ids, [pad_id] * widest], pad_id=pad_id)[:-1]
+        return rollout.generate(
+            actor, prompts, key=key, sampling=sampling, generations=config.generations, pad_id=pad_id,
+            max_tokens=config.rollout.max_completion_tokens, stop_ids=stop_ids, first_row=first_row,
+        )  # fmt: skip
+
+    def sample(actor: nnx.Module, prompts: Sequence[str], step: int, first_row: int) -> rollout.Generated:
+        ids = [encoded[str(prompt)] for prompt in prompts[:: config.generations]]
+        return sample_prompts(actor, ids, key=jax.random.fold_in(training_key, step), first_row=first_row)
+
+    def total(scores: dict[str, np.ndarray]) -> np.ndarray:
+        return sum(weight * scores[reward] for reward, weight in config.rewards.items())
+
+    def experience(step: int, index: np.ndarray, generated: list[rollout.Generated]) -> dict[str, np.ndarray]:
+        asked = [fitting[i] for i in index]
+        completions = [c for part in generated for c in part.completions(tokenizer, stop_ids)]
+        scores = score(config, completions, asked)
+        rewards = total(scores)
+        whole = rollout.Generated(
+            *(np.concatenate([getattr(part, field) for part in generated])
+              for field in ("prompt_tokens", "tokens", "lengths", "is_truncated"))
+        )  # fmt: skip
+        rows = lay_out(whole, pad_id=pad_id)
+        advantages = group_advantages(rewards, generations=config.generations, kind=config.advantage)
+        spread = rewards.reshape(-1, config.generations)
+        sampled = int(whole.lengths.sum())
+        record.update(
+            {f"reward_{reward}": float(values.mean()) for reward, values in scores.items()},
+            reward=float(rewards.mean()),
+            accuracy=float(np.mean([is_correct(c.text, p.answer) for c, p in zip(completions, asked, strict=True)])),
+            zero_variance=float(np.mean(spread.max(axis=1) == spread.min(axis=1))),
+            completion_tokens=float(whole.lengths.mean()),
+            truncated=float(whole.is_truncated.mean()),
+            sampled_tokens=int(curve.last("sampled_tokens")) + sampled,
+            train_tokens=int(curve.last("train_tokens")) + sampled * config.iterations,
+        )
+        mask = rows.pop("mask")
+        rows["weights"] = token_weights(
+            mask, aggregation=config.loss_aggregation, max_tokens=config.rollout.max_completion_tokens, parts=parts
+        )
+        rows["advantages"] = (advantages[:, None] * mask).astype(np.float32)
+        if not config.beta:
+            # Without a KL term a group without variance has no gradient at all.
+            rows = {name: value[advantages != 0] for name, value in rows.items()}
+        rows = pack(rows, width=width, multiple=ROWS_BUCKET * parts)
+        logps = functools.partial(
+            completion_logps, rows=rows, micro_rows=len(rows["tokens"]) // parts, temperature=sampling.temperature
+        )
+        old_logps = logps(model) if config.iterations > 1 else None
+        reference_logps = logps(reference) if config.beta else None
+        return {**rows, "old_logps": old_logps, "reference_logps": reference_logps}
+
+    def validate(step: int) -> None:
+        watched_steps = (0, config.steps // 2, config.steps)
+        if not validation or (step % config.validate_every_steps and step not in watched_steps):
+            return
+        generated = sample_prompts(model, [encoded[p.id] for p in validation], key=validation_key, first_row=0)
+        asked = [p for p in validation for _ in range(config.generations)]
+        completions = generated.completions(tokenizer, stop_ids)
+        scores = score(config, completions, asked)
+        correct = [is_correct(c.text, p.answer) for c, p in zip(completions, asked, strict=True)]
+        curve.add(step, {"val_reward": float(total(scores).mean()), "val_accuracy": float(np.mean(correct))})
+        if step in watched_steps:
+            chosen = range(0, config.watched_problems * config.generations, config.generations)
+            write_jsonl(
+                watched / f"{step:06d}.jsonl",
+                (
+                    {"step": step, "id": asked[i].id, "gold": asked[i].answer, "completion": completions[i].text}
+                    | {"correct": correct[i]}
+                    | {reward: float(values[i]) for reward, values in scores.items()}
+                    for i in chosen
+                ),
+            )
+
+    def on_start(step: int) -> None:
+        curve.start(step=step)
+        bar.update(step)
+        validate(step)
+
+    def on_step(step: int, auxes: list[dict[str, Any]]) -> None:
+        tokens = sum(float(aux["tokens"]) for aux in auxes)
+        mean = {name: sum(float(aux[name]) for aux in auxes) / max(1.0, tokens) for name in auxes[0]}
+        curve.add(step, {
+            **record, "entropy": mean["entropy"], "kl": mean.get("kl"), "clip_fraction": mean["clipped"],
+            "learning_rate": float(rates(step * config.iterations)),
+        })  # fmt: skip
+        bar.update(step, f"reward {record['reward']:.3f}  accuracy {record['accuracy']:.3f}")
+        validate(step)
+
+    def batches(step: int) -> Iterator[dict[str, np.ndarray]]:
+        for index in problem_order(len(fitting), config.prompts_per_step, seed=seed, first=step):
+            yield {"prompts": np.array([fitting[i].id for i in index]), "index": index}
+
+    # NNX resolves arguments by position: no functools.partial with keywords here.
+    def loss(
+        model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array, weights: jax.Array,
+        advantages: jax.Array, old_logps: jax.Array | None, reference_logps: jax.Array | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
+        return policy_loss(
+            model, tokens, positions, segments, weights, advantages, old_logps, reference_logps,
+            beta=config.beta, epsilon_low=config.epsilon_low, epsilon_high=config.epsilon_high,
+            temperature=sampling.temperature,
+        )  # fmt: skip
+
+    tunix_adapter.place(model, mesh)
+    tunix_adapter.place(reference, mesh)
+    with Steps(name, config.steps) as bar:
+        tunix_adapter.train_groups(
+            model, optimizer.build(config.optimizer, steps=config.steps * config.iterations),
+            tokenizer=tokenizer, mesh=mesh, steps=config.steps, prompts_per_step=config.prompts_per_step,
+            generations=config.generations, iterations=config.iterations, micro_batches=parts,
+            prompts_per_call=config.rollout.rows_per_call // config.generations, data=batches, sample=sample,
+            experience=experience, loss_fn=loss, checkpoints=checkpoints,
+            checkpoint_every_steps=config.checkpoint_every_steps, on_start=on_start, on_step=on_step,
+        )  # fmt: skip
+    return {
+        "reward": curve.last("reward"),
+        "val_reward": curve.last("val_reward"),
+        "optimizer_steps": config.steps * config.iterations,
+        "train_tokens": int(curve.last("train_tokens")),
+        "sampled_tokens": int(curve.last("sampled_tokens")),
+        "prompts_too_long": len(problems) - len(fitting),
+    }
+
+
+def problem_order(count: int, batch: int, *, seed: int, first: int) -> Iterator[np.ndarray]:
+    """Batches of problem numbers without end: each epoch is a permutation that (seed, epoch) alone decides."""
+    position, epoch, order = first * batch, -1, np.array([], int)
+    while True:
+        index = np.empty(batch, int)
+        for i in range(batch):
+            if position // count != epoch:
+                epoch = position // count
+                order = np.random.default_rng([seed, epoch]).permutation(count)
+            index[i] = order[position % count]
+            position += 1
+        yield index
+
+
+def collect_watched(folder: Path) -> list[dict[str, Any]]:
+    """What the policy said to the watched problems, in the order of the steps."""
+    return [row for path in sorted(folder.glob("*.jsonl")) for row in read_jsonl(path)]

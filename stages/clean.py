@@ -1,0 +1,52 @@
+"""Cleans the problems: data/raw → data/clean/{train,val,test,rejected}.jsonl, results/metrics/clean.json."""
+
+from pathlib import Path
+
+from showwork import config, stage
+from showwork.errors import UserError
+from showwork.files import read_json, write_json, write_jsonl
+from showwork.problems.cleaning import clean_lines, gold_rejects, reject_leaks
+from showwork.problems.splits import find_leaks, split_validation
+
+RAW, CLEAN = Path("data/raw"), Path("data/clean")
+# Which rows validate does not follow the run's seed: arms of several seeds are compared on the same problems.
+SPLIT_SEED = 0
+
+
+def main() -> None:
+    clean = config.load().clean
+    results = {}
+    for split in ("train", "test"):
+        with (RAW / f"{split}.jsonl").open("rb") as lines:
+            results[split] = clean_lines(lines, split=split, annotation_style=clean.annotation_style)
+    leaks = find_leaks(results["train"].problems, results["test"].problems)
+    if clean.drop_leaks:
+        results["train"] = reject_leaks(results["train"], leaks.details(), split="train")
+    accepted = [problem for result in results.values() for problem in result.problems]
+    refused = gold_rejects(accepted)
+    if refused:
+        raise UserError(f"the scorer refuses the gold solution of {len(refused)} rows: {', '.join(refused[:20])}")
+    train, val = split_validation(results["train"].problems, rows=clean.validation_rows, seed=SPLIT_SEED)
+    for name, problems in (("train", train), ("val", val), ("test", results["test"].problems)):
+        write_jsonl(CLEAN / f"{name}.jsonl", (problem.to_json() for problem in problems))
+    rejected = [row for result in results.values() for row in result.rejected]
+    write_jsonl(CLEAN / "rejected.jsonl", rejected)
+
+    metrics = {"rows": {"train": len(train), "val": len(val), "test": len(results["test"].problems)}}
+    for split, result in results.items():
+        metrics[split] = {
+            "read": result.read,
+            "accepted": len(result.problems),
+            "rejected": len(result.rejected),
+            "reasons": result.reasons(),
+            "equations": result.equations,
+            "equations_rounded": result.equations_rounded,
+        }
+    metrics["leaks"] = {"exact": len(leaks.exact), "near": len(leaks.near), "dropped": clean.drop_leaks}
+    metrics["gold_accept_rate"] = 1.0 - len(refused) / len(accepted)
+    metrics["provenance"] = read_json(RAW / "provenance.json")
+    write_json(Path("results/metrics/clean.json"), metrics)
+
+
+if __name__ == "__main__":
+    stage.run("clean", main)

@@ -1,0 +1,36 @@
+"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance."""
+
+from pathlib import Path
+
+from showwork import config, stage
+from showwork.files import write_json
+from showwork.problems import generator, sources
+
+RAW = Path("data/raw")
+
+
+def main() -> None:
+    data = config.load().data
+    paths = {split: RAW / f"{split}.jsonl" for split in ("train", "test")}
+    match data.source:
+        case "generated":
+            rows = generator.generate(
+                seed=data.seed, train_rows=data.train_rows, test_rows=data.test_rows, difficulty=data.difficulty
+            )
+            provenance = {split: sources.write_generated(rows[split], path) for split, path in paths.items()}
+        case "jsonl":
+            provenance = {"train": sources.copy_jsonl([Path(file) for file in data.train_files], paths["train"])}
+            if data.hold_out_rows:
+                provenance |= sources.hold_out(paths["train"], paths["test"], rows=data.hold_out_rows)
+            else:
+                provenance["test"] = sources.copy_jsonl([Path(file) for file in data.test_files], paths["test"])
+        case "hub":
+            provenance = {
+                split: sources.download_hub(data.repo, data.config, data.revision, split, path)
+                for split, path in paths.items()
+            }
+    write_json(RAW / "provenance.json", {"source": data.model_dump(), **provenance})
+
+
+if __name__ == "__main__":
+    stage.run("ingest", main)

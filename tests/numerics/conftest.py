@@ -1,0 +1,116 @@
+"""A model and a tokenizer that are small enough to check by hand, and shared by all: compiling is what costs here."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from showwork import tokenizer as tokenizers
+from showwork import tunix_adapter
+from showwork.models.specs import MODELS, GemmaSpec
+from showwork.records import Problem
+
+VOCABULARY = 64
+SENTENCES = (
+    "Tom has 5 apples and buys 3 more. How many apples does he have?",
+    "Tom has 5 + 3 = 8 apples.",
+    "Ann reads 12 pages a day for 4 days. How many pages is that?",
+    "She reads 12 * 4 = 48 pages.",
+    "A box of 24 pens costs $6. What does one pen cost?",
+    "One pen costs 6 / 24 = $0.25.",
+    "Mia had 1,080 stamps and gave away 80. How many are left?",
+    "There are 1,080 - 80 = 1,000 stamps left.",
+    "Seven buses carry 30 people each.\nHow many people is that?",
+    "That is 7 * 30 = 210 people.",
+    "Half of 50 eggs are brown.",
+    "So 50 / 2 = 25 eggs are brown.",
+)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _quick_compilation():
+    """Compiling costs seconds a program here and running it nothing: XLA's optimisations would double the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def spec() -> GemmaSpec:
+    """A window of 8, so that rows of 16 are already longer than it."""
+    return dataclasses.replace(MODELS["gemma3_test"], sliding_window=8)
+
+
+@pytest.fixture(scope="session")
+def model(spec: GemmaSpec) -> nnx.Module:
+    """Shared: tests that train clone it."""
+    model = tunix_adapter.build_model(spec, vocabulary=VOCABULARY, dtype="float32")
+    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    return model
+
+
+RANK, ALPHA = 3, 6.0
+
+
+def with_lora(model: nnx.Module) -> nnx.Module:
+    """An adapted copy whose lora_b, zero at the start, is random."""
+    adapted = tunix_adapter.add_lora(nnx.clone(model), rank=RANK, alpha=ALPHA, key=jax.random.key(2))
+    for number, (_, (module, name)) in enumerate(sorted(tunix_adapter.lora_modules(adapted).items())):
+        b = getattr(module, f"{name}_lora_b")
+        b[...] = jax.random.normal(jax.random.fold_in(jax.random.key(3), number), b.shape) * 0.1
+    return adapted
+
+
+@pytest.fixture(scope="session")
+def adapted(model: nnx.Module) -> nnx.Module:
+    return with_lora(model)
+
+
+@pytest.fixture(scope="session")
+def words() -> tokenizers.Tokenizer:
+    return tokenizers.Tokenizer(tokenizers.train(SENTENCES, vocabulary=320))
+
+
+@pytest.fixture(scope="session")
+def problems() -> list[Problem]:
+    return [Problem(str(i), f"What is {i} + {i}?", f"{i} + {i} = {2 * i}", str(2 * i), ()) for i in range(1, 7)]
+
+
+@functools.partial(jax.jit, static_argnames="graphdef")
+def _logits(graphdef: Any, state: Any, tokens: jax.Array) -> jax.Array:
+    length = tokens.shape[1]
+    positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (len(tokens), length, length))
+    return nnx.merge(graphdef, state)(tokens, positions, None, mask)[0]
+
+
+@pytest.fixture(scope="session")
+def logits_of() -> Callable[[nnx.Module, Any], np.ndarray]:
+    """Logits [L, V] of one row of ids by one whole pass: no cache, no packing, no left padding, no chunks.
+
+    Rows are padded to 48 on the right, where a causal model can't see it, so that one program serves all.
+    """
+
+    def logits(model: nnx.Module, ids: Any) -> np.ndarray:
+        row = np.zeros((1, 48), np.int32)
+        row[0, : len(ids)] = ids
+        return np.array(_logits(*nnx.split(model), jnp.asarray(row)))[0, : len(ids)]
+
+    return logits
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """In float64, by numpy alone."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def flat(tree: Any) -> np.ndarray:
+    """All numbers of a tree of weights or gradients, as one vector."""
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(tree)])

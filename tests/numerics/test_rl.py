@@ -1,0 +1,255 @@
+"""Advantages, token weights, layout and order of the group arms, by hand."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import optax
+import pytest
+
+from showwork import config, rollout
+from showwork.records import Completion, Problem
+from showwork.rewards import RewardSpec
+from showwork.training import losses, rl
+from tests.numerics.conftest import flat, log_softmax
+from tests.numerics.test_losses import POLICY, gradient
+
+# ------------------------------------------------------------------------------------------------- advantages
+
+# Two groups of three, asymmetric. Means 1/3 and 2; n - 1 deviations sqrt((4/9 + 1/9 + 1/9) / 2) = sqrt(1/3) and 1.
+REWARDS = np.array([1.0, 0.0, 0.0, 3.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "advantages"),
+    [
+        ("grpo", [(2 / 3) * 3**0.5, (-1 / 3) * 3**0.5, (-1 / 3) * 3**0.5, 1.0, -1.0, 0.0]),
+        ("drgrpo", [2 / 3, -1 / 3, -1 / 3, 1.0, -1.0, 0.0]),
+        ("rloo", [1 - 0, 0 - 1 / 2, 0 - 1 / 2, 3 - 3 / 2, 1 - 5 / 2, 2 - 4 / 2]),
+    ],
+)
+def test_group_advantages_by_hand(kind, advantages):
+    # With the n estimate of the deviation, grpo's first would be (2/3) / sqrt(2/9) = 1.414, not 1.155.
+    found = rl.group_advantages(REWARDS, generations=3, kind=kind)
+    np.testing.assert_allclose(found, advantages, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "drgrpo", "rloo"])
+def test_advantages_of_a_group_sum_to_zero_and_groups_do_not_mix(kind):
+    found = rl.group_advantages(REWARDS, generations=3, kind=kind).reshape(2, 3)
+    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
+    alone = rl.group_advantages(REWARDS[3:], generations=3, kind=kind)
+    np.testing.assert_array_equal(found[1], alone)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "drgrpo", "rloo"])
+@pytest.mark.parametrize("generations", [2, 3, 5, 6, 8, 16])
+@pytest.mark.parametrize("reward", [0.0, 0.1, 1.1, 1 / 3, -0.7])
+def test_a_constant_group_has_exactly_no_advantage(kind, generations, reward):
+    # 3 * 0.1 / 3 is not 0.1 in binary: what is left over would be 1e-11, and Adam divides by its own size.
+    found = rl.group_advantages(np.full(2 * generations, reward), generations=generations, kind=kind)
+    np.testing.assert_array_equal(found, 0)
+
+
+# ----------------------------------------------------------------------------------------------- token weights
+
+MASK = np.array([[0, 1, 0, 0], [1, 1, 1, 0]])  # completions of 1 and 3 tokens
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "first", "second", "total"),
+    [
+        ("token-mean", 1 / 4, 1 / 4, 1.0),
+        ("sequence-mean-token-mean", 1 / 2, 1 / 6, 1.0),
+        ("sequence-mean-token-scale", 1 / 10, 1 / 10, 4 / 10),  # 2 rows of at most 5 tokens
+    ],
+)
+def test_token_weights_by_hand(aggregation, first, second, total):
+    weights = rl.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=1)
+    np.testing.assert_allclose(weights, MASK * [[first], [second]], rtol=1e-6)
+    assert weights.sum() == pytest.approx(total)
+    # MultiSteps will divide by the number of micro-batches.
+    doubled = rl.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=2)
+    np.testing.assert_allclose(doubled, 2 * weights)
+
+
+def test_weights_of_nothing_are_zero():
+    weights = rl.token_weights(np.zeros((2, 3)), aggregation="token-mean", max_tokens=5, parts=1)
+    np.testing.assert_array_equal(weights, 0)
+
+
+# -------------------------------------------------------------------------------------------------- whole steps
+
+
+def generated() -> rollout.Generated:
+    """Four completions of unequal length after prompts of unequal length; pad 0, stop 1."""
+    return rollout.Generated(
+        prompt_tokens=np.array([[0, 0, 2, 10], [0, 0, 2, 10], [2, 20, 21, 22], [2, 20, 21, 22]]),
+        tokens=np.array([[30, 1, 0, 0], [31, 32, 33, 1], [1, 0, 0, 0], [34, 35, 36, 37]]),
+        lengths=np.array([2, 4, 1, 4]),
+        is_truncated=np.array([False, False, False, True]),
+    )
+
+
+@pytest.fixture(scope="module")
+def small_rows() -> Any:
+    """Rows to a multiple of 8 instead of 32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rl, "ROW_BUCKET", 8)
+        return rl.lay_out(generated(), pad_id=0)
+
+
+def test_lay_out_with_unequal_prompts(small_rows):
+    assert small_rows["tokens"].tolist() == [
+        [2, 10, 30, 1, 0, 0, 0, 0],
+        [2, 10, 31, 32, 33, 1, 0, 0],
+        [2, 20, 21, 22, 1, 0, 0, 0],
+        [2, 20, 21, 22, 34, 35, 36, 37],
+    ]
+    assert small_rows["mask"].tolist() == [
+        [0, 0, 1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1, 1, 1],
+    ]
+    assert small_rows["segments"].tolist() == (small_rows["tokens"] > 0).astype(int).tolist()
+    assert small_rows["positions"][1].tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+
+
+def test_rows_are_as_wide_as_the_bucket_asks():
+    assert rl.lay_out(generated(), pad_id=0)["tokens"].shape == (4, rl.ROW_BUCKET)
+
+
+def policy_batch(rows: dict[str, np.ndarray], aggregation: str, parts: int) -> dict[str, Any]:
+    advantages = rl.group_advantages(np.array([1.0, 0.0, 0.25, 1.0]), generations=2, kind="drgrpo")
+    return {
+        **{name: rows[name] for name in ("tokens", "positions", "segments")},
+        "weights": rl.token_weights(rows["mask"], aggregation=aggregation, max_tokens=4, parts=parts),
+        "advantages": (advantages[:, None] * rows["mask"]).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-scale"])
+def test_micro_batches_equal_the_whole_step(model, small_rows, aggregation):
+    def gradients(batch: dict[str, Any]) -> Any:
+        return gradient(model, {**batch, "old_logps": None, "reference_logps": None}, losses.policy_loss, **POLICY)[1]
+
+    whole = gradients(policy_batch(small_rows, aggregation, 1))
+    multi_steps = optax.MultiSteps(optax.sgd(1.0), 2)
+    state = multi_steps.init(whole)
+    batch = policy_batch(small_rows, aggregation, 2)
+    for part in (slice(0, 2), slice(2, 4)):
+        # The two rows twice: the second copy weighs nothing, and the shape stays that of the whole.
+        halves = {name: np.concatenate([value[part]] * 2) for name, value in batch.items()}
+        halves["weights"][2:] = 0
+        updates, state = multi_steps.update(gradients(halves), state, whole)
+    np.testing.assert_allclose(-flat(updates), flat(whole), atol=1e-6)
+
+    if aggregation == "token-mean":
+        # Divided by each micro-batch's own 6 and 5 tokens, the known bug, the first would weigh less.
+        own = [batch["weights"][part] / batch["weights"][part].sum() for part in (slice(0, 2), slice(2, 4))]
+        biased = gradients({**batch, "weights": np.concatenate(own) / 2})
+        assert np.abs(flat(biased) - flat(whole)).max() > 1e-4
+
+
+def test_pack_puts_whole_sequences_side_by_side(small_rows):
+    packed = rl.pack(small_rows, width=16, multiple=2)
+    # Lengths 4, 6, 5 and 8: the 8 and the 6 share a row, the 5 and the 4 the next.
+    assert packed["tokens"].tolist() == [
+        [2, 20, 21, 22, 34, 35, 36, 37, 2, 10, 31, 32, 33, 1, 0, 0],
+        [2, 20, 21, 22, 1, 2, 10, 30, 1, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    assert packed["segments"].tolist() == [[1] * 8 + [2] * 6 + [0] * 2, [1] * 5 + [2] * 4 + [0] * 7]
+    assert packed["positions"][1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3] + [0] * 7
+    assert packed["mask"].sum() == small_rows["mask"].sum()
+    assert rl.pack(small_rows, width=16, multiple=5)["tokens"].shape == (5, 16)
+    nothing = {name: value[:0] for name, value in small_rows.items()}
+    assert rl.pack(nothing, width=16, multiple=2)["segments"].sum() == 0
+
+
+def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows):
+    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "sequence-mean-token-mean", 1)}
+    batch["reference_logps"] = rl.completion_logps(model, small_rows, micro_rows=4, temperature=1.0) - np.float32(0.3)
+
+    def run(rows: dict[str, np.ndarray]) -> Any:
+        return gradient(model, {**rows, "old_logps": None}, losses.policy_loss, **{**POLICY, "beta": 0.5})
+
+    (loss, aux), slope = run(batch)
+    (packed_loss, packed_aux), packed_slope = run(rl.pack(batch, width=16, multiple=1))
+    assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
+    assert float(packed_aux["kl"]) == pytest.approx(float(aux["kl"]), rel=1e-4)
+    np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=1e-6)
+
+
+def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of):
+    found = rl.completion_logps(model, small_rows, micro_rows=2, temperature=1.0)
+    warm = rl.completion_logps(model, small_rows, micro_rows=2, temperature=0.5)
+    assert found.shape == small_rows["tokens"].shape
+    np.testing.assert_array_equal(found[:, 0], 0)
+    for row, (tokens, segments) in enumerate(zip(small_rows["tokens"], small_rows["segments"], strict=True)):
+        ids = tokens[segments > 0]
+        logits = logits_of(model, ids)[:-1]
+        for values, temperature in ((found, 1.0), (warm, 0.5)):
+            expected = np.take_along_axis(log_softmax(logits / temperature), ids[1:, None], axis=1)[:, 0]
+            np.testing.assert_allclose(values[row, 1 : len(ids)], expected, atol=2e-5)
+
+
+def test_completion_logps_are_the_old_logps_of_the_loss(model, small_rows):
+    # At the ratio 1 the loss is -sum(A w); with old logps ln 2 below it is twice that, unclipped below epsilon 2.
+    batch = policy_batch(small_rows, "token-mean", 1)
+    logps = rl.completion_logps(model, small_rows, micro_rows=2, temperature=1.0)
+    options = {**POLICY, "epsilon_high": 2.0}
+    on_policy = -(batch["advantages"] * batch["weights"]).sum()
+    for old, factor in ((logps, 1), (logps - np.float32(np.log(2)), 2)):
+        (loss, aux), _ = gradient(
+            model, {**batch, "old_logps": old, "reference_logps": logps}, losses.policy_loss, **options
+        )
+        assert float(loss) == pytest.approx(factor * on_policy, rel=1e-4)
+        assert float(aux["kl"]) == pytest.approx(0, abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------- data
+
+
+def take(count: int, batch: int, *, seed: int = 0, first: int = 0, steps: int) -> list[list[int]]:
+    return [index.tolist() for index in itertools.islice(rl.problem_order(count, batch, seed=seed, first=first), steps)]
+
+
+@pytest.mark.parametrize(("count", "batch"), [(12, 4), (10, 4), (3, 4), (5, 5)])
+def test_each_epoch_is_a_permutation_even_across_batches(count, batch):
+    stream = np.concatenate(take(count, batch, steps=3 * count))
+    epochs = stream[: len(stream) // count * count].reshape(-1, count)
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 1  # shuffled anew
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 7, 31])
+def test_a_resumed_order_goes_on_where_it_stopped(first):
+    assert take(10, 4, first=first, steps=5) == take(10, 4, steps=first + 5)[first:]
+
+
+def test_the_seed_decides_the_order():
+    assert take(10, 4, steps=5) == take(10, 4, steps=5)
+    assert take(10, 4, steps=5) != take(10, 4, seed=1, steps=5)
+
+
+# ------------------------------------------------------------------------------------------------------ rewards
+
+
+@pytest.mark.parametrize("values", [[0.5, 1.5], [-0.1, 0.5], [float("nan"), 0.5], [0.5], [0.5, 0.5, 0.5]])
+def test_a_reward_that_leaves_its_range_or_length_is_an_error(monkeypatch, values):
+    monkeypatch.setitem(rl.REWARDS, "answer", RewardSpec(lambda completions, problems: values, 0.0, 1.0))
+    arm = config.Grpo.model_construct(rewards={"answer": 1.0})
+    completions = [Completion("", 1, False)] * 2
+    with pytest.raises(ValueError, match="answer left its range"):
+        rl.score(arm, completions, [Problem("0", "", "", "1", ())] * 2)
+
+
+def test_a_reward_that_crashes_is_an_error_and_no_zero(monkeypatch):
+    def broken(completions, problems):
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(rl.REWARDS, "answer", RewardSpec(broken, 0.0, 1.0))
+    arm = config.Grpo.model_construct(rewards={"answer": 1.0})
+    with pytest.raises(ZeroDivisionError):
+        rl.score(arm, [], [])

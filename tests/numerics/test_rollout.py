@@ -1,0 +1,246 @@
+"""Generation against whole forward passes, and what its noise depends on."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from showwork import rollout
+from showwork.training import rl
+from tests.numerics.conftest import log_softmax
+
+PAD, EOS, BOS = 0, 1, 2
+# Unequal lengths; the first is longer than the window of 8, and with 16 more tokens twice so.
+PROMPTS = [[BOS, *range(10, 23)], [BOS, 30, 31], [BOS, *range(40, 47)], [BOS]]
+TOKENS = 16
+SAMPLED, GREEDY = rollout.Sampling(), rollout.Sampling(greedy=True)
+
+
+def generate(model: Any, prompts: list[list[int]], **options: Any) -> rollout.Generated:
+    settings = {"sampling": SAMPLED, "generations": 1, "stop_ids": (EOS,), "key": jax.random.key(0), **options}
+    padded = rollout.left_pad(prompts, pad_id=PAD)
+    return rollout.generate(model, padded, max_tokens=TOKENS, pad_id=PAD, **settings)
+
+
+# -------------------------------------------------------------------------------------------------- generation
+
+
+def test_left_padding_to_the_bucket():
+    padded = rollout.left_pad([[5, 6, 7], [8]], pad_id=PAD, bucket=4)
+    assert padded.tolist() == [[0, 5, 6, 7], [0, 0, 0, 8]]
+    assert rollout.left_pad([[1] * 5], pad_id=PAD, bucket=4).shape == (1, 8)
+
+
+def test_greedy_is_argmax_by_whole_passes(model, logits_of):
+    # No cache, no left padding and one prompt at a time give the same tokens as one batch with a cache.
+    found = generate(model, PROMPTS, sampling=GREEDY, stop_ids=())
+    for prompt, tokens in zip(PROMPTS, found.tokens, strict=True):
+        ids = list(prompt)
+        for token in tokens:
+            logits = logits_of(model, ids)[-1]
+            logits[PAD] = -np.inf
+            assert int(logits.argmax()) == token
+            ids.append(int(token))
+    assert len(PROMPTS[0]) + TOKENS > 3 * model.config.sliding_window_size
+    assert found.is_truncated.all()
+
+
+def test_an_adapted_model_generates_as_its_whole_passes_say(adapted, logits_of):
+    # Qwix sets attributes of the modules at each call, which JAX forbids inside a loop that began outside of it.
+    found = generate(adapted, PROMPTS, sampling=GREEDY, stop_ids=())
+    for prompt, tokens in zip(PROMPTS, found.tokens, strict=True):
+        ids = list(prompt)
+        for token in tokens[:4]:
+            logits = logits_of(adapted, ids)[-1]
+            assert int(logits[1:].argmax()) + 1 == token
+            ids.append(int(token))
+
+
+def test_wider_left_padding_changes_nothing(model):
+    narrow = generate(model, PROMPTS, sampling=GREEDY, stop_ids=())
+    wide = np.pad(rollout.left_pad(PROMPTS, pad_id=PAD), ((0, 0), (16, 0)))
+    wider = rollout.generate(
+        model, wide, key=jax.random.key(0), sampling=GREEDY, generations=1, max_tokens=TOKENS, stop_ids=(), pad_id=PAD
+    )
+    np.testing.assert_array_equal(narrow.tokens, wider.tokens)
+
+
+def test_the_stop_token_is_kept_and_counted_and_pad_follows(model):
+    free = generate(model, PROMPTS, sampling=GREEDY, stop_ids=())
+    stop = int(free.tokens[1, 4])  # a token that row 1 writes in the middle
+    found = generate(model, PROMPTS, sampling=GREEDY, stop_ids=(stop,))
+    for row, whole in enumerate(free.tokens):
+        ends = np.flatnonzero(whole == stop)
+        length = ends[0] + 1 if len(ends) else TOKENS
+        assert found.lengths[row] == length
+        assert found.tokens[row].tolist() == [*whole[:length], *[PAD] * (TOKENS - length)]
+        assert found.is_truncated[row] == (not len(ends))
+    assert found.lengths[1] <= 5
+
+
+def test_a_stop_at_the_very_end_is_no_truncation(model):
+    free = generate(model, PROMPTS, stop_ids=())
+    row = next(i for i, tokens in enumerate(free.tokens) if tokens[-1] not in tokens[:-1])
+    found = generate(model, PROMPTS, stop_ids=(int(free.tokens[row, -1]),))
+    assert found.lengths[row] == TOKENS
+    assert not found.is_truncated[row]
+
+
+def test_texts_are_without_the_stop_token(words):
+    ids = words.encode("Tom has 5")
+    found = rollout.Generated(
+        prompt_tokens=np.zeros((2, 1), int),
+        tokens=np.array([[*ids, EOS, PAD], [*ids, ids[0], ids[0]]]),
+        lengths=np.array([len(ids) + 1, len(ids) + 2]),
+        is_truncated=np.array([False, True]),
+    )
+    ended, truncated = found.completions(words, (EOS,))
+    assert (ended.text, ended.tokens, ended.truncated) == ("Tom has 5", len(ids) + 1, False)
+    assert (truncated.text, truncated.truncated) == (words.decode([*ids, ids[0], ids[0]]), True)
+
+
+# ------------------------------------------------------------------------------------------------------- noise
+
+
+def test_noise_depends_on_key_row_and_step_alone(model):
+    # Four prompts twice = rows 0 to 7. The same prompts in two calls of the same shape, from rows 0 and 4.
+    whole = generate(model, [*PROMPTS, *PROMPTS], stop_ids=())
+    first, second = (generate(model, PROMPTS, stop_ids=(), first_row=row) for row in (0, 4))
+    np.testing.assert_array_equal(whole.tokens, np.concatenate([first.tokens, second.tokens]))
+    assert (first.tokens != second.tokens).any(axis=1).all()  # the same prompts, other rows, other noise
+
+
+def test_generations_are_rows_of_their_own(model):
+    found = generate(model, PROMPTS, stop_ids=(), generations=2)
+    assert found.prompt_tokens[::2].tolist() == found.prompt_tokens[1::2].tolist()
+    repeated = [prompt for prompt in PROMPTS for _ in range(2)]
+    np.testing.assert_array_equal(found.tokens, generate(model, repeated, stop_ids=()).tokens)
+
+
+def test_another_step_has_another_noise(model):
+    # One key for ever, as Tunix's rollout has it, would write the same completions at every step.
+    key = jax.random.key(0)
+    steps = [generate(model, PROMPTS, stop_ids=(), key=jax.random.fold_in(key, step)).tokens for step in range(3)]
+    assert all((a != b).any(axis=1).all() for a, b in ((steps[0], steps[1]), (steps[1], steps[2])))
+    np.testing.assert_array_equal(
+        steps[0], generate(model, PROMPTS, stop_ids=(), key=jax.random.fold_in(key, 0)).tokens
+    )
+
+
+def test_pad_is_never_sampled(model):
+    # Nearly uniform over 64 tokens at temperature 50: pad would come up in some 2 of 128 draws a call.
+    hot = rollout.Sampling(temperature=50.0)
+    for step in range(8):
+        found = generate(model, [*PROMPTS, *PROMPTS], stop_ids=(), sampling=hot, key=jax.random.key(step))
+        assert (found.tokens != PAD).all()
+        assert (found.lengths == TOKENS).all()
+
+
+# ------------------------------------------------------------------------------------------------------ choose
+
+LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.06, 0.04], np.float32))
+
+
+def draws(logits: np.ndarray, count: int, **options: Any) -> np.ndarray:
+    settings = {"greedy": False, "temperature": jnp.float32(1), "top_k": 0, "top_p": 1.0, **options}
+    keys = jax.random.split(jax.random.key(7), count)
+    return np.asarray(rollout.choose(jnp.tile(logits, (count, 1)), keys, **settings))
+
+
+def assert_frequencies(chosen: np.ndarray, probabilities: list[float]) -> None:
+    """Each within 4 standard deviations of its binomial; exactly absent where the probability is 0."""
+    for token, p in enumerate(probabilities):
+        sigma = (p * (1 - p) / len(chosen)) ** 0.5
+        assert abs((chosen == token).mean() - p) <= 4 * sigma, token
+
+
+def test_frequencies_are_the_softmax():
+    assert_frequencies(draws(LOGITS, 20_000), [0.4, 0.3, 0.2, 0.06, 0.04])
+
+
+def test_temperature_sharpens():
+    # At 1/2 the probabilities are squared: 0.16 0.09 0.04 0.0036 0.0016 over their sum.
+    squared = np.array([0.16, 0.09, 0.04, 0.0036, 0.0016])
+    assert_frequencies(draws(LOGITS, 20_000, temperature=jnp.float32(0.5)), list(squared / squared.sum()))
+
+
+def test_top_k_keeps_the_likeliest():
+    assert_frequencies(draws(LOGITS, 20_000, top_k=2), [4 / 7, 3 / 7, 0, 0, 0])
+
+
+def test_top_p_keeps_what_first_reaches_it():
+    # 0.4 + 0.3 < 0.75 ≤ 0.4 + 0.3 + 0.2: three tokens stay.
+    assert_frequencies(draws(LOGITS, 20_000, top_p=0.75), [4 / 9, 3 / 9, 2 / 9, 0, 0])
+
+
+def test_a_tiny_top_p_and_top_k_1_are_greedy():
+    assert (draws(LOGITS, 200, top_p=1e-6) == 0).all()
+    assert (draws(LOGITS, 200, top_k=1) == 0).all()
+
+
+def test_a_top_k_beyond_the_vocabulary_keeps_everything():
+    np.testing.assert_array_equal(draws(LOGITS, 200, top_k=100), draws(LOGITS, 200))
+
+
+def test_temperature_to_zero_is_greedy():
+    assert (draws(LOGITS, 200, temperature=jnp.float32(1e-4)) == 0).all()
+
+
+def test_greedy_ignores_keys_temperature_and_top_p():
+    # In Tunix, temperature 0 with a top_p gives pad tokens.
+    assert (draws(LOGITS, 5, greedy=True, temperature=jnp.float32(0), top_p=0.5, top_k=1) == 0).all()
+
+
+def test_ties_at_a_threshold_stay():
+    assert set(draws(np.zeros(4, np.float32), 200, top_k=2)) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1.0])
+def test_the_ends_of_the_uniform_draw(monkeypatch, uniform):
+    monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(uniform))
+    ruled_out = np.array([-np.inf, 0.0, 1.0, -np.inf, -np.inf], np.float32)
+    assert (draws(ruled_out, 1) == (1 if uniform == 0 else 2)).all()
+
+
+def test_a_token_of_probability_zero_is_never_chosen(monkeypatch):
+    # XLA sums in blocks: of 4096 tokens with 64 possible ones, the cumulative sum rises by rounding at tokens of
+    # probability 0. Draws at exactly those places must still give a possible token.
+    logits = jax.random.normal(jax.random.key(1), (1, 4096)) * 3
+    probabilities = jax.nn.softmax(jnp.where(logits >= jax.lax.top_k(logits, 64)[0][:, -1:], logits, -jnp.inf))
+    cumulative, possible = np.asarray(jnp.cumsum(probabilities, axis=-1))[0], np.asarray(probabilities)[0] > 0
+    for draw in cumulative[:-1][~possible[1:] & (np.diff(cumulative) > 0)]:
+        monkeypatch.setattr(jax.random, "uniform", lambda key, draw=draw: jnp.float32(draw))
+        assert possible[draws(np.asarray(logits[0]), 1, top_k=64)[0]]
+
+
+# ------------------------------------------------------------------------------------------ sampler and trainer
+
+
+def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
+    choose, seen, steps = rollout.choose, [], 10
+
+    def recording(logits, keys, **options):
+        jax.debug.callback(lambda values: seen.append(np.asarray(values)), logits, ordered=True)
+        return choose(logits, keys, **options)
+
+    monkeypatch.setattr(rollout, "choose", recording)
+    found = rollout.generate(
+        model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), sampling=SAMPLED, generations=1,
+        max_tokens=steps, stop_ids=(), pad_id=PAD,
+    )  # fmt: skip
+    jax.effects_barrier()
+    rows = rl.lay_out(found, pad_id=PAD)
+    trained = rl.completion_logps(model, rows, micro_rows=4, temperature=1.0)
+    assert len(seen) == steps
+    for row, prompt in enumerate(PROMPTS):
+        for step in range(steps):
+            token, position, logits = found.tokens[row, step], len(prompt) + step, seen[step][row]
+            assert logits[PAD] == -np.inf
+            # The sampler shares out pad's probability; the trainer leaves it where it is.
+            changed = {**rows, "tokens": rows["tokens"].copy()}
+            changed["tokens"][row, position] = PAD
+            pad = rl.completion_logps(model, changed, micro_rows=4, temperature=1.0)[row, position]
+            sampled = log_softmax(logits[1:])[token - 1] + np.log1p(-np.exp(pad))
+            assert sampled == pytest.approx(trained[row, position], abs=1e-4)

@@ -1,0 +1,308 @@
+"""The faults of Tunix 0.1.7 that tunix_adapter.py mends: each as it is there, and mended here."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from tunix.generate import sampler as tunix_sampler
+from tunix.models.gemma3 import model as gemma3
+from tunix.rl import common as tunix_common
+
+from showwork import config, rollout, tunix_adapter
+from showwork.errors import UserError
+from showwork.models import checkpoints
+from showwork.models.specs import MODELS, GemmaSpec
+from showwork.rewards import RewardSpec
+from showwork.training import data, losses, rl, sft
+from showwork.training.curves import Curve
+from tests.numerics.conftest import flat
+from tests.numerics.test_losses import EXAMPLES, gradient, rows
+
+# -------------------------------------------------------------------------------------------- the model's start
+
+
+def mlp_gradients(model: nnx.Module) -> np.ndarray:
+    _, gradients = gradient(model, rows([0], [1], width=16))
+    return flat([layer["mlp"] for layer in gradients["layers"].values()])
+
+
+def test_a_stock_gemma_has_dead_mlps_and_ours_has_not(model, spec):
+    stock = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")  # Tunix's own initial weights
+    assert not mlp_gradients(stock).any()
+    assert (mlp_gradients(model) != 0).mean() > 0.99
+
+
+def test_weights_are_drawn_at_their_scales(model):
+    # Variance 1 / fan_in: 32 into the MLP, 64 out of it, D = 32 for the embedding.
+    layer = model.layers[0]
+    for weight, fan_in in (
+        (layer.mlp.gate_proj.kernel, 32),
+        (layer.mlp.down_proj.kernel, 64),
+        (layer.attn.q_einsum.w, 32),
+        (layer.attn.attn_vec_einsum.w, 2 * 16),
+        (model.embedder.input_embedding, 32),
+    ):
+        assert float(jnp.std(weight[...])) == pytest.approx(fan_in**-0.5, rel=0.1)
+    assert not np.any(layer.pre_attention_norm.scale[...])
+
+
+def test_a_weight_depends_on_key_and_path_alone(model, spec):
+    again = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
+    tunix_adapter.draw_weights(again, key=jax.random.key(0))
+    np.testing.assert_array_equal(flat(nnx.state(again, nnx.Param)), flat(nnx.state(model, nnx.Param)))
+    tunix_adapter.draw_weights(again, key=jax.random.key(1))
+    assert np.abs(flat(nnx.state(again, nnx.Param)) - flat(nnx.state(model, nnx.Param))).max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_spec_has_local_and_global_layers_where_it_says(name):
+    spec = MODELS[name]
+    assert 0 < len(spec.global_layers) < spec.layers
+    built = nnx.eval_shape(lambda: tunix_adapter.build_model(spec, vocabulary=64, dtype="float32"))
+    for index, layer in enumerate(built.layers):
+        is_global = index in spec.global_layers
+        assert (layer.attn.attn_type == gemma3.AttentionType.GLOBAL) == is_global
+        assert layer.attn.rope_base_frequency == (spec.global_rope_base if is_global else spec.local_rope_base)
+        assert layer.attn.sliding_window_size == spec.sliding_window
+    # By Tunix's own pattern a model of fewer than six layers has no global one.
+    assert gemma3.AttentionType.GLOBAL not in gemma3.GEMMA3_ATTENTION_PATTERN[:5]
+
+
+def test_hidden_states_decode_to_the_logits(model):
+    ids, positions = jnp.arange(16)[None] + 2, jnp.arange(16)[None]
+    mask = jnp.tril(jnp.ones((1, 16, 16), bool))
+
+    @nnx.jit
+    def both(model):
+        return model(ids, positions, None, mask)[0], model(ids, positions, None, mask, return_hidden=True)[0]
+
+    logits, hidden = both(model)
+    assert hidden.shape == (1, 16, 32)
+    np.testing.assert_allclose(hidden @ model.embedder.input_embedding[...].T, logits, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------- LoRA
+
+
+@pytest.mark.parametrize(("kv_heads", "modules"), [(1, 6), (2, 5)])
+def test_lora_reaches_every_projection(kv_heads, modules):
+    spec = GemmaSpec("gemma3", 1, 32, 64, 2, kv_heads, 16, sliding_window=8, global_layers=(0,))
+    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
+    adapted = tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
+    assert len(tunix_adapter.lora_modules(adapted)) == modules
+    assert len(tunix_adapter.lora_modules(model)) == 0
+
+
+def test_a_pattern_that_misses_a_module_is_an_error(monkeypatch):
+    # The pattern that names q_einsum and kv_einsum in full would pass over a fused qkv_einsum in silence.
+    monkeypatch.setattr(tunix_adapter, "LORA_MODULES", r".*(\.q_einsum|attn_vec_einsum|gate_proj|up_proj|down_proj)")
+    spec = GemmaSpec("gemma3", 1, 32, 64, 2, 2, 16, sliding_window=8, global_layers=(0,))
+    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
+    with pytest.raises(ValueError, match="LoRA reached 4 modules, not 5"):
+        tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
+
+
+# ------------------------------------------------------------------------------------------------------ rollout
+
+
+def test_the_engine_gives_each_step_and_row_its_own_noise(words):
+    # Tunix's own sampler begins with the same key at every call.
+    assert "seed = jax.random.PRNGKey(0)" in inspect.getsource(tunix_sampler)
+    calls = []
+
+    def sample(model, prompts, step, first_row):
+        calls.append((step, first_row))
+        count = len(prompts)
+        return rollout.Generated(np.zeros((count, 1)), np.full((count, 2), 1), np.full(count, 2), np.zeros(count, bool))
+
+    engine = tunix_adapter._Engine(sample=sample, rollout_actor=None, tokenizer=words, mesh=None, rollout_config=None)
+    for step in (3, 4):
+        engine.step = step
+        engine.generated.clear()
+        engine.generate(["a", "b"], None)
+        engine.generate(["c", "d"], None)
+    assert calls == [(3, 0), (3, 2), (4, 0), (4, 2)]
+
+
+def test_the_stop_token_is_trained(words, problems):
+    # In RL: Tunix cuts EOS from completions, so that stopping would have no gradient.
+    found = rollout.Generated(
+        np.array([[2, 10]] * 2), np.array([[30, 1, 0], [31, 32, 33]]), np.array([2, 3]), np.array([False, True])
+    )
+    laid_out = rl.lay_out(found, pad_id=0)
+    weights = rl.token_weights(laid_out["mask"], aggregation="token-mean", max_tokens=3, parts=1)
+    assert weights[0, :5].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0])
+    assert laid_out["tokens"][0, 3] == 1
+    # In SFT: it is the last trained token of every example.
+    example = data.encode_example(problems[0], words, system="", stop_id=words.eos_id())
+    assert (example.tokens[-1], example.trained[-1]) == (words.eos_id(), 1)
+    text = words.decode(example.tokens[example.trained > 0])
+    assert text == "<reasoning>\n1 + 1 = 2\n</reasoning>\n<answer>2</answer>"
+
+
+def test_tunix_default_kl_has_no_gradient_on_policy():
+    logits, reference = jnp.array([1.0, 0.0, -1.0]), jnp.log(jnp.array([0.2, 0.3, 0.5]))
+
+    def expected_gradient(estimator):
+        def value(logits):
+            logps = jax.nn.log_softmax(logits)
+            return jnp.sum(jax.lax.stop_gradient(jnp.exp(logps)) * estimator(logps, reference))
+
+        return np.asarray(jax.grad(value)(logits))
+
+    tunix = tunix_common.compute_kl_divergence
+    np.testing.assert_allclose(expected_gradient(lambda p, q: tunix(p, q, "kl")), 0, atol=1e-6)
+    ours = expected_gradient(losses.k3)
+    np.testing.assert_allclose(ours, jax.nn.softmax(logits) - jnp.exp(reference), atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------- trainers
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_checkpoints_are_saved_by_step_count_alone(tmp_path, every):
+    # Orbax's own policy would also save the first step: with two updates a rollout, a half one.
+    with ocp.CheckpointManager(tmp_path, options=tunix_adapter._checkpointing(every)) as manager:
+        assert [step for step in range(1, 10) if manager.should_save(step)] == [*range(every, 10, every)]
+
+
+def train_supervised(model: nnx.Module, folder: Path, *, micro_batch_rows: int) -> tuple[np.ndarray, list[Any]]:
+    """One step of plain gradient descent on two rows of 3 and 5 trained tokens."""
+    trained, seen = nnx.clone(model), []
+    one = rows([0], [1], width=16, weight=1.0)
+    one["trained"] = one.pop("weights").astype(np.int32)
+    cut = ({name: value[i] for name, value in one.items()} for i in range(len(EXAMPLES)))
+    batches = data.micro_batches(cut, rows_per_step=2, micro_batch_rows=micro_batch_rows)
+    trainer = tunix_adapter.SupervisedTrainer(
+        trained, optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=2 // micro_batch_rows,
+        validate_every_steps=100, checkpoints=folder, checkpoint_every_steps=100,
+        on_step=lambda step, auxes: seen.append((step, auxes)), on_validation=lambda *_: None,
+    )  # fmt: skip
+    trainer.train(batches)
+    return flat(nnx.state(trained, nnx.Param)), seen
+
+
+def test_micro_batches_of_unequal_tokens_equal_one_batch(model, tmp_path):
+    whole, whole_seen = train_supervised(model, tmp_path / "whole", micro_batch_rows=2)
+    parts, parts_seen = train_supervised(model, tmp_path / "parts", micro_batch_rows=1)
+    start = flat(nnx.state(model, nnx.Param))
+    assert np.abs(whole - start).max() > 1e-4
+    # Tunix's mean of micro-batch means would weigh the 3 tokens as much as the 5: a difference of some 1e-3.
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    ((step, auxes),) = parts_seen
+    assert step == 1
+    assert [int(aux["tokens"]) for aux in auxes] == [3, 5]
+    assert sum(float(aux["nll"]) for aux in auxes) == pytest.approx(float(whole_seen[0][1][0]["nll"]), rel=1e-5)
+
+
+ARM = {
+    "start": "base",
+    "adapter": None,
+    "optimizer": {
+        "learning_rate": 0.01, "warmup_ratio": 0.0, "final_ratio": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    },
+    "steps": 2, "prompts_per_step": 2, "generations": 2, "micro_batches": 2, "iterations": 2, "beta": 0.1,
+    "epsilon_low": 0.2, "epsilon_high": 0.2, "advantage": "grpo", "loss_aggregation": "token-mean",
+    "rewards": {"format": 1.0},
+    "rollout": {
+        "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_prompt_tokens": 64, "max_completion_tokens": 6,
+        "rows_per_call": 4,
+    },
+    "validation_problems": 0, "validate_every_steps": 2, "watched_problems": 0, "checkpoint_every_steps": 1,
+}  # fmt: skip
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def policy(spec, words) -> nnx.Module:
+    shallow = dataclasses.replace(spec, layers=1, global_layers=(0,))
+    model = tunix_adapter.build_model(shallow, vocabulary=len(words), dtype="float32")
+    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    return model
+
+
+def train_group_arm(
+    policy: nnx.Module, words: Any, problems: Any, folder: Path, *, start: nnx.Module | None = None, **changes: Any
+) -> tuple[np.ndarray, list[Any]]:
+    """Weights and rows of the curve after a run that starts from a copy of the policy, or from `start` in place."""
+    model, arm = start or nnx.clone(policy), config.Grpo.model_validate(ARM | changes)
+    curve = Curve(folder / "plot.csv", folder / "kept.csv", rl.columns(arm))
+    rl.train(
+        model, policy, problems, [], arm, tokenizer=words, system="", stop_ids=(words.eos_id(),), seed=0,
+        mesh=tunix_adapter.make_mesh(config.Mesh(fsdp=1, tp=1)), checkpoints=folder / "state", curve=curve,
+        watched=folder / "watched",
+    )  # fmt: skip
+    return flat(nnx.state(model, nnx.Param)), [(int(r["step"]), int(r["sampled_tokens"])) for r in curve.rows]
+
+
+def test_a_killed_group_arm_resumes_and_a_finished_one_rests(policy, words, problems, tmp_path, monkeypatch):
+    # Rewards that differ within a group, so that there is something to learn.
+    lengths = RewardSpec(lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
+    monkeypatch.setitem(rl.REWARDS, "format", lengths)
+    whole, rows = train_group_arm(policy, words, problems, tmp_path / "whole")
+    assert np.abs(whole - flat(nnx.state(policy, nnx.Param))).max() > 1e-3
+    assert [step for step, _ in rows] == [1, 2]
+
+    generate, calls = rollout.generate, []
+
+    def counting(*args: Any, **options: Any) -> rollout.Generated:
+        calls.append(None)
+        if len(calls) == 2:
+            raise Killed
+        return generate(*args, **options)
+
+    monkeypatch.setattr(rollout, "generate", counting)
+    with pytest.raises(Killed):
+        train_group_arm(policy, words, problems, tmp_path / "killed")
+    resumed, resumed_rows = train_group_arm(policy, words, problems, tmp_path / "killed")
+    np.testing.assert_array_equal(resumed, whole)
+    assert resumed_rows == rows
+
+    # Tunix alone would sample and train once more before it looks at its step.
+    sampled = len(calls)
+    again, again_rows = train_group_arm(policy, words, problems, tmp_path / "killed")
+    assert len(calls) == sampled
+    np.testing.assert_array_equal(again, whole)
+    assert again_rows == rows
+
+
+def test_a_group_arm_with_lora_trains_its_adapter_alone(policy, words, problems, tmp_path, monkeypatch):
+    lengths = RewardSpec(lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
+    monkeypatch.setitem(rl.REWARDS, "format", lengths)
+    adapted = tunix_adapter.add_lora(nnx.clone(policy), rank=2, alpha=2.0, key=jax.random.key(0))
+    before = {name: np.asarray(value) for name, value in checkpoints._flat_params(adapted).items()}
+    train_group_arm(
+        policy, words, problems, tmp_path, start=adapted, steps=1, iterations=1, micro_batches=1,
+        adapter={"rank": 2, "alpha": 2.0},
+    )  # fmt: skip
+    after = checkpoints._flat_params(adapted)
+    changed = {name for name in before if (before[name] != np.asarray(after[name])).any()}
+    # lora_b starts at zero, so that at the first step lora_a has no gradient yet.
+    assert changed == {name for name in before if name.endswith("_lora_b")}
+
+
+def test_prompts_that_are_all_too_long_are_a_mistake(policy, words, problems, tmp_path):
+    with pytest.raises(UserError, match=r"grpo\.rollout\.max_prompt_tokens"):
+        train_group_arm(policy, words, problems, tmp_path, rollout=ARM["rollout"] | {"max_prompt_tokens": 2})
+
+
+def test_examples_that_are_all_too_long_are_a_mistake(policy, tmp_path):
+    # Without a word, Tunix would run no step and the stage report a loss of 0.
+    arm = config.Sft.model_construct(**ARM, rows_per_step=2, max_tokens=16)
+    arm = arm.model_copy(update={"optimizer": config.Optimizer.model_validate(ARM["optimizer"])})
+    curve = Curve(tmp_path / "plot.csv", tmp_path / "kept.csv", sft.COLUMNS)
+    mesh = tunix_adapter.make_mesh(config.Mesh(fsdp=1, tp=1))
+    with pytest.raises(UserError, match=r"sft\.max_tokens"):
+        sft.train(nnx.clone(policy), [], [], arm, seed=0, mesh=mesh, checkpoints=tmp_path / "state", curve=curve)

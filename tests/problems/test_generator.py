@@ -1,0 +1,168 @@
+"""The embedded generator: GSM8K's row form, true equations, apart splits, the same bytes every time."""
+
+import hashlib
+import itertools
+import json
+import operator
+import re
+from collections import Counter
+from fractions import Fraction
+from typing import get_args
+
+import pytest
+
+from showwork.errors import UserError
+from showwork.problems import generator
+from showwork.problems.generator import FAMILIES, Difficulty, drafts, generate
+from showwork.problems.scenarios import FAMILIES as TABLE
+
+LEVELS = get_args(Difficulty)
+NOTE = re.compile(r"(\S+) = (\$?)<<([\d.]+)([-+*/])([\d.]+)=(\d+)>>([\d,]+)")
+APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+
+
+def numbers(text):
+    return {int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?<!,)", text)}
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def made(request):
+    """1,200 train and 300 test drafts of a difficulty."""
+    return request.param, {
+        split: list(itertools.islice(drafts(seed=3, split=split, difficulty=request.param), rows))
+        for split, rows in (("train", 1200), ("test", 300))
+    }
+
+
+def test_every_solution_is_true_and_in_gsm8k_form(made):
+    for draft in itertools.chain(*made[1].values()):
+        *lines, gold = draft.answer.split("\n")
+        for line in lines:
+            [(shown, _, left, op, right, result, after)] = NOTE.findall(line)
+            assert shown.replace(",", "") == f"{left}{op}{right}"
+            assert APPLY[op](Fraction(left), Fraction(right)) == Fraction(result)
+            assert after == f"{int(result):,}"
+            assert int(result) >= 2
+        assert gold == f"#### {after}"
+        assert len(lines) == len(draft.plan.equations)
+
+
+def test_questions_read_as_text(made):
+    for draft in itertools.chain(*made[1].values()):
+        assert 12 <= len(draft.question.split()) <= 45
+        assert re.fullmatch(r"([A-Z\d][^.?{}]*[^ .?{}][.] )+(How|By how|For how) [^.?{}]+\?", draft.question), (
+            draft.question
+        )
+        assert "  " not in draft.question + draft.answer
+        assert not re.search(r"[{}]", draft.answer)
+        assert 1 not in numbers(draft.question)
+
+
+def test_every_number_of_a_plan_stands_in_its_question(made):
+    for draft in itertools.chain(*made[1].values()):
+        assert {n for move in draft.plan.numbers for n in move} <= numbers(draft.question)
+
+
+def test_a_draw_covers_operations_families_steps_commas_and_spare_facts(made):
+    difficulty, splits = made
+    rows = splits["train"]
+    used = Counter(op for d in rows for _, op, _, _ in d.plan.equations)
+    assert all(used[op] > 0.08 * used.total() for op in "+-*/")
+    assert {d.plan.family for d in rows} == set(FAMILIES)
+    steps = Counter(len(d.plan.equations) for d in rows)
+    assert set(steps) == {1, 2, 3, 4}
+    if difficulty == "easy":
+        assert 0.8 < (steps[1] + steps[2]) / len(rows) < 0.9
+    assert 0.03 < sum("," in d.answer.split("####")[1] for d in rows) / len(rows) < 0.6
+    used_numbers = [{n for a, _, b, r in d.plan.equations for n in (a, b, r)} for d in rows]
+    spare = sum(bool(numbers(d.question) - used) for d, used in zip(rows, used_numbers, strict=True)) / len(rows)
+    assert spare == pytest.approx(generator.LEVELS[difficulty].spare, abs=0.05)
+
+
+def test_easy_is_small(made):
+    difficulty, splits = made
+    if difficulty == "easy":
+        plans = [d.plan for d in splits["train"]]
+        assert all(result <= 100 or result % 100 == 0 for plan in plans for *_, result in plan.equations)
+
+
+def test_no_problem_is_in_both_splits(made):
+    train, test = made[1]["train"], made[1]["test"]
+    questions = [d.question for d in train + test]
+    assert len(set(questions)) == len(questions)
+    assert len({d.plan.signature for d in test}) == len(test)
+    assert not {d.plan.signature for d in train} & {d.plan.signature for d in test}
+
+    def equations(draft):
+        return draft.plan.family, draft.plan.moves, draft.plan.equations
+
+    assert not {equations(d) for d in train} & {equations(d) for d in test}
+
+
+def test_a_swapped_product_stays_in_its_split():
+    one, other = (
+        generator.Plan("garden", (0,), ((a, b),), ((a, "*", b, a * b),)) for a, b in itertools.permutations((3, 8))
+    )
+    assert one.split == other.split
+
+
+def test_the_vocabulary_is_small():
+    text = "".join(d.question + " " + d.answer + " " for level in LEVELS for d in itertools.islice(
+        drafts(seed=1, split="train", difficulty=level), 1500
+    ))  # fmt: skip
+    assert 300 < len(set(re.findall(r"[A-Za-z']+", text))) < 700
+
+
+def test_more_rows_begin_with_the_same_rows():
+    few = generate(seed=5, train_rows=20, test_rows=10, difficulty="medium")
+    many = generate(seed=5, train_rows=60, test_rows=40, difficulty="medium")
+    assert few == {"train": many["train"][:20], "test": many["test"][:10]}
+    assert few != generate(seed=6, train_rows=20, test_rows=10, difficulty="medium")
+
+
+def test_the_bytes_are_pinned():
+    rows = generate(seed=0, train_rows=40, test_rows=10, difficulty="easy")
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    assert digest == "c50c6b31d3ad4cbe2f09e80fede6df79ecae0a88c8ec97c845138dab1486cb69"
+
+
+def test_families_can_be_chosen():
+    chosen = {d.plan.family for d in itertools.islice(
+        drafts(seed=1, split="train", difficulty="easy", families=("tank", "bus")), 60
+    )}  # fmt: skip
+    assert chosen == {"tank", "bus"}
+    one, other = (
+        generate(seed=1, train_rows=5, test_rows=0, difficulty="easy", families=names)
+        for names in (("tank", "bus"), ("bus", "tank"))
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"families": ["zoo"]}, r"families \['zoo'\].*shopping"),
+        ({"families": []}, "is empty"),
+        ({"difficulty": "extreme"}, "'extreme' is unknown; it is one of easy, medium, hard"),
+        ({"train_rows": -1}, "train_rows is -1"),
+        ({"families": ["tank"], "test_rows": 5000}, r"no new test problem of 1 steps after \d+ rows.*5000 test rows"),
+    ],
+)
+def test_a_mistake_is_named(changed, message):
+    with pytest.raises(UserError, match=message):
+        generate(**{"seed": 1, "train_rows": 1, "test_rows": 1, "difficulty": "easy", **changed})
+
+
+@pytest.mark.parametrize("family", TABLE.values(), ids=list(TABLE))
+def test_the_table_is_sound(family):
+    states = {move.target for move in family.moves}
+    assert states == set(family.asks)
+    assert {move.source for move in family.moves} <= states | {""}
+    for move in family.moves:
+        names = {name for name, _ in move.slots}
+        assert all(set(re.findall(r"\{([ab])\}", fact)) == names for fact in move.facts)
+        assert names <= {side for line in move.lines for side in (line.left, line.right)}
+        assert all(len(re.findall(r"\{eq\}|\{usd\}", line.text)) == 1 for line in move.lines)
+        assert ("v" in {side for line in move.lines for side in (line.left, line.right)}) == bool(move.source)
+    assert {line.op for move in family.moves for line in move.lines} == set("+-*/")
+    assert all(low >= 2 and low < high and "{d}" in fact for low, high, fact in family.spare)

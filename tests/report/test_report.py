@@ -1,0 +1,316 @@
+"""The report from a made results folder: its numbers, its files, and model text that tries to break it."""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from showwork.errors import UserError
+from showwork.files import read_csv, write_csv, write_json, write_jsonl, write_text
+from showwork.report.markdown import (
+    TEXT_LIMIT,
+    cell,
+    code,
+    curve,
+    curves_svg,
+    fence,
+    markdown_table,
+    panels,
+    traces,
+    visible,
+)
+from showwork.report.tables import arm_table, display, outcomes, p_value, points, read_outcomes
+
+ROOT = Path(__file__).resolve().parents[2]
+ARMS = [("base", None), ("sft", "base"), ("grpo", "sft")]
+# 200 questions: base gets none, sft the first 80, grpo 0-77 and 80-83: 4 gained, 2 lost.
+RIGHT = {"base": set(), "sft": set(range(80)), "grpo": set(range(78)) | set(range(80, 84))}
+N = 200
+NASTY = "```\n| <script>alert(1)</script> ````\n\x00\x1b[31m \u202eevil\u202c"
+
+
+def prediction(arm: str, i: int) -> dict:
+    right = i in RIGHT[arm]
+    return {
+        "id": f"q{i:03}",
+        "question": f"How many are 3 times 4, for the {i}th time?",
+        "gold": "12",
+        "completion": NASTY if (arm, i) == ("grpo", 78) else f"{arm} says 3*4 = {12 if right else 13}",
+        "answer": "12" if right else "13" if i % 2 else None,
+        "correct": right,
+        "tokens": 20 + i % 3,
+        "truncated": i == 199,
+        "equations": [{"expression": "3*4", "value": "12" if right else "13", "holds": right}],
+        "samples": [],
+    }
+
+
+def eval_metrics(arm: str) -> dict:
+    right = len(RIGHT[arm])
+    return {
+        "n": N,
+        "accuracy": right / N,
+        "accuracy_low": max(0, right / N - 0.07),
+        "accuracy_high": right / N + 0.07,
+        "accuracy_within_10pct": right / N,
+        "format_rate": 0.975,
+        "truncated_rate": 0.005,
+        "completion_tokens_mean": 21.0,
+        "faithful_rate": 0.125,
+        "equations_n": N,
+        "equations_hold_rate": right / N,
+        "samples_n": 50,
+        "samples_k": 4,
+        "accuracy_sampled": 0.3,
+        "pass_at_4": 0.5,
+        "maj_at_4": 0.4,
+        "n_steps_1": 120,
+        "accuracy_steps_1": 0.61,
+        "n_steps_2": 80,
+        "accuracy_steps_2": 0.22,
+        "n_op_add": 150,
+        "accuracy_op_add": 0.33,
+        "n_op_divide": 90,
+        "accuracy_op_divide": 0.11,
+    }
+
+
+def sft_curve(steps: int = 60) -> pd.DataFrame:
+    step = np.arange(1, steps + 1)
+    return pd.DataFrame(
+        {"step": step, "loss": 3 / step + 0.2, "val_loss": np.where(step % 10 == 0, 3 / step + 0.3, np.nan)}
+    )
+
+
+def grpo_curve(steps: int = 60) -> pd.DataFrame:
+    step = np.arange(1, steps + 1)
+    shares = dict.fromkeys(("kl", "entropy", "zero_variance", "clip_fraction"), step % 7 / 7)
+    rewards = {"reward": step / 60, "reward_correct": step / 90, "reward_format": np.ones(steps)}
+    return pd.DataFrame({"step": step, "loss": 0.0 * step, **rewards, **shares, "completion_tokens": 20 + step / 10})
+
+
+def make_results(root: Path) -> Path:
+    folder = root / "results"
+    for arm, start in ARMS:
+        write_jsonl(folder / "predictions" / f"{arm}.jsonl", [prediction(arm, i) for i in range(N)])
+        write_json(folder / "metrics" / "eval" / f"{arm}.json", eval_metrics(arm))
+        train = {"train_tokens": 1_234_567, "sampled_tokens": 89_000, "optimizer_steps": 60}
+        write_json(folder / "metrics" / "train" / f"{arm}.json", train)
+        if start:
+            costs = {"seconds": 90.0, "peak_memory_bytes": 2 * 10**9, "hardware": "cpu"}
+            write_json(folder / "costs" / f"{arm}.json", costs)
+    grpo = grpo_curve(20)[["step", "reward", "kl"]]
+    for arm, frame in {"base": sft_curve(20)[:0], "sft": sft_curve(20), "grpo": grpo}.items():
+        (folder / "plots").mkdir(exist_ok=True)
+        frame.to_csv(folder / "plots" / f"{arm}.csv", index=False)
+    rows = outcomes({arm: [prediction(arm, i) for i in range(N)] for arm, _ in ARMS})
+    write_csv(folder / "outcomes.csv", ["id", *RIGHT], rows)
+    tiny = (ROOT / "src/showwork/presets/tiny.yaml").read_text("utf-8")
+    write_text(root / "params.yaml", tiny.replace("seed: 0", "seed: 7", 1))
+    return folder
+
+
+def load_stage():
+    spec = importlib.util.spec_from_file_location("stage_report", ROOT / "stages" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.version = lambda name: "1.2.3"
+    return module
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return make_results(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A results folder that the stage has run on."""
+    folder = make_results(tmp_path_factory.mktemp("reported"))
+    with contextlib.chdir(folder.parent):
+        load_stage().main()
+    return folder
+
+
+def test_arm_table_has_the_numbers(results):
+    table = arm_table(results, ARMS, seed=7).set_index("arm")
+    assert list(table.index) == ["base", "sft", "grpo"]
+    assert pd.isna(table.loc["base", "difference"])
+    sft, grpo = table.loc["sft"], table.loc["grpo"]
+    assert (sft["accuracy"], sft["difference"], sft["gained"], sft["lost"]) == (0.4, 0.4, 80, 0)
+    assert sft["verdict"] == "better"
+    assert sft["p"] == pytest.approx(2 * 0.5**80)
+    assert grpo["difference"] == pytest.approx(0.01)
+    assert (grpo["gained"], grpo["lost"], grpo["verdict"]) == (4, 2, "no difference")
+    assert grpo["p"] == pytest.approx(44 / 64)  # 2 * (1 + 6 + 15) / 2^6
+    assert (grpo["train_tokens"], grpo["sampled_tokens"], grpo["minutes"]) == (1_234_567, 89_000, 1.5)
+
+
+def test_costs_may_be_missing_and_leave_a_dash(results):
+    (results / "costs" / "sft.json").unlink()
+    cells = display(arm_table(results, ARMS, seed=7))
+    assert [row["minutes"] for row in cells] == ["–", "–", "1.5"]
+    assert cells[2]["tokens trained"] == "1,234,567"
+
+
+@pytest.mark.parametrize("path", ["outcomes.csv", "metrics/eval/grpo.json", "metrics/train/sft.json"])
+def test_a_missing_file_is_named(results, path):
+    (results / path).unlink()
+    with pytest.raises(UserError, match=path):
+        arm_table(results, ARMS, seed=7)
+
+
+def test_a_missing_key_is_named(results):
+    write_json(results / "metrics" / "eval" / "sft.json", {"n": 200, "accuracy": 0.4})
+    with pytest.raises(UserError, match=r"sft\.json: no key 'accuracy_low'"):
+        arm_table(results, ARMS, seed=7)
+
+
+def test_outcomes_of_another_run_are_refused(results):
+    write_json(results / "metrics" / "eval" / "sft.json", eval_metrics("sft") | {"accuracy": 0.5})
+    with pytest.raises(UserError, match=r"accuracy 0\.5 of 200, but outcomes\.csv has 80 right of 200"):
+        arm_table(results, ARMS, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,base\nq0,1\n", "'sft' must hold 0 or 1, row 2 has None"),
+        ("id,base,sft\nq0,1,1\nq1,0,2\n", "'sft' must hold 0 or 1, row 3 has '2'"),
+        ("id,base,sft\n", "'base' must hold 0 or 1, no rows"),
+        ("", "no rows"),
+    ],
+)
+def test_malformed_outcomes_are_refused(tmp_path, text, message):
+    write_text(tmp_path / "outcomes.csv", text)
+    with pytest.raises(UserError, match=message):
+        read_outcomes(tmp_path / "outcomes.csv", ["base", "sft"])
+
+
+def test_outcomes_need_the_same_questions():
+    one, two = [{"id": "q0", "correct": True}, {"id": "q1", "correct": False}], [{"id": "q0", "correct": False}]
+    assert outcomes({"base": one, "sft": one}) == [{"id": "q0", "base": 1, "sft": 1}, {"id": "q1", "base": 0, "sft": 0}]
+    with pytest.raises(UserError, match=r"base has 2 questions and sft has 1.*'q1'"):
+        outcomes({"base": one, "sft": two})
+    with pytest.raises(UserError, match="another order"):
+        outcomes({"base": one, "sft": one[::-1]})
+
+
+def test_the_stage_writes_the_report(reported, capsys):
+    page = (reported / "report.md").read_text("utf-8")
+    assert "Right answers to 200 test questions: base 0.0%; sft 40.0% (better than base: +40.0 points" in page
+    assert "grpo 41.0% (no difference from sft: +1.0 points" in page
+    assert "p 0.688, 4 gained, 2 lost" in page
+    assert "| grpo | 200 | 41.0% | 34.0 to 48.0% | +1.0 over sft |" in page
+    assert "| grpo | 200 | 97.5% | 12.5% | 30.0% (50 × 4) | 21.0 | 1,234,567 | 89,000 | 1.5 |" in page
+    assert "| 2 | 80 | 22.0% | 22.0% | 22.0% |" in page
+    assert "| divide | 90 | 11.0% | 11.0% | 11.0% |" in page
+    assert "![Learning curves of the trained arms](curves.svg)" in page
+    assert "### Gained: grpo is right, sft was wrong (4 of 200 questions)\n\nQuestion `q080`" in page
+    assert "### Lost: grpo is wrong, sft was right (2 of 200 questions)\n\nQuestion `q078`" in page
+    assert "### Both wrong (116 of 200 questions)\n\nQuestion `q084`" in page
+    assert "How many are 3 times 4, for the 84th time?" in page
+    assert "✓ `3*4 = 12`" in page
+    assert "✗ `3*4 = 13`" in page
+    assert "grpo.beta: 0.0" in page
+    assert "jax 1.2.3" in page
+    assert [row["grpo"] for row in read_csv(reported / "outcomes.csv")].count("1") == 82
+    assert ElementTree.parse(reported / "curves.svg").getroot().tag.endswith("svg")
+
+    written = {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
+    with contextlib.chdir(reported.parent):
+        load_stage().main()
+    assert written == {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
+    assert capsys.readouterr().out.rstrip().splitlines()[-1] == "Report: results/report.md"
+
+
+def test_model_text_stays_inside_its_fence(reported):
+    """In the report, NASTY is the completion of grpo at q078, the lost question's trace."""
+    lines = (reported / "report.md").read_text("utf-8").split("\n")
+    open_fence, outside, inside = None, [], []
+    for line in lines:
+        if open_fence is None and line.startswith("```"):
+            open_fence = line.rstrip("abcdefghijklmnopqrstuvwxyz")
+        elif open_fence is not None and line == open_fence:
+            open_fence = None
+        else:
+            (outside if open_fence is None else inside).append(line)
+    assert open_fence is None
+    assert any("<script>" in line for line in inside)
+    assert not any("<script>" in line or "\\u202e" in line for line in outside)
+    assert "\\u0000\\u001b[31m \\u202eevil\\u202c" in inside
+    assert "## Provenance" in outside
+
+
+@pytest.mark.parametrize("path", ["params.yaml", "results/predictions/sft.jsonl", "results/plots/grpo.csv"])
+def test_the_stage_names_a_missing_input(results, monkeypatch, path):
+    monkeypatch.chdir(results.parent)
+    Path(path).unlink()
+    with pytest.raises(UserError, match=path):
+        load_stage().main()
+
+
+def test_a_trace_shows_its_question_where_one_is_given(results):
+    predictions = {arm: [prediction(arm, i) for i in range(N)] for arm, _ in ARMS}
+    table = arm_table(results, ARMS, seed=7)
+    page = "\n".join(traces(table, predictions, {"q080": "How many apples?"}))
+    assert "```text\nHow many apples?\n```" in page
+
+
+def test_text_helpers():
+    assert fence("a") == "```text\na\n```"
+    assert fence("a ```` b").startswith("`````text\n")
+    assert code("a `b`") == "`` a `b` ``"
+    assert code("a\n|b") == "`a |b`"
+    assert cell("a|b <i> *x*\n`c`") == r"a\|b \<i\> \*x\* \`c\`"
+    assert visible("é\ttab\nline\r\u2066\ud800") == "é\ttab\nline\\u000d\\u2066\\ud800"
+    assert visible("a" + "\n" * 7 + "b\n\n\nc") == "a\n… 6 empty lines\nb\n\n\nc"
+    cut = visible("x" * 100_000)
+    assert len(cut) < TEXT_LIMIT + 50
+    assert cut.endswith("… 96,000 more characters")
+    table = markdown_table(("arm", "n"), [{"arm": "a|b\n", "n": 3}])
+    assert table.splitlines() == ["| arm | n |", "| --- | ---: |", r"| a\|b | 3 |"]
+
+
+def test_numbers_as_text():
+    assert [points(x) for x in (0.4, -0.0123, 0.0, -0.0004)] == ["+40.0", "−1.2", "0.0", "0.0"]
+    assert [p_value(x) for x in (1e-9, 0.0049, 0.0512, 1.0)] == ["<0.0001", "0.0049", "0.051", "1.000"]
+
+
+def test_panels_hold_every_quantity_once():
+    found = {
+        title: lines for (title, _), lines in panels({"base": pd.DataFrame(), "sft": sft_curve(), "grpo": grpo_curve()})
+    }
+    assert list(found) == [
+        "Loss", "Reward", "Reward: correct", "Reward: format", "KL from the start", "Entropy", "Completion length",
+        "Groups without variance", "Clipped ratios",
+    ]  # fmt: skip
+    assert {line["arm"] for line in found["Loss"]} == {"sft"}  # a policy gradient's surrogate loss stays out
+    held_out = [line for line in found["Loss"] if line["kind"] == "held out"]
+    assert [line["step"] for line in held_out] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_long_curve_is_averaged_in_bins():
+    frame = pd.DataFrame({"step": np.arange(1, 1001), "reward": np.arange(1000) % 2})
+    raw = [line for line in curve(frame, "reward") if line["kind"] == "raw"]
+    assert len(raw) == 200
+    assert raw[0] == {"step": 3.0, "value": 0.4, "kind": "raw"}  # steps 1 to 5: 0, 1, 0, 1, 0
+
+
+def test_no_curve_at_all_is_an_error():
+    with pytest.raises(UserError, match="results/plots"):
+        curves_svg({"base": pd.DataFrame()})
+
+
+def test_the_report_imports_no_jax():
+    code = (
+        "import sys, showwork.report.markdown, showwork.report.tables;"
+        "assert not {'jax', 'altair', 'scipy.stats', 'statsmodels'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

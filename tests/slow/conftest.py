@@ -1,0 +1,73 @@
+"""A copy of the project with the smoke preset, and dvc run in it as a person would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("src", "stages", "data/source", "dvc.yaml", "pyproject.toml", ".dvcignore", ".gitignore", ".dvc/config")
+
+
+class Project:
+    """A checkout of its own in a temporary folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in COPIED:
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            else:
+                shutil.copy(source, target)
+        shutil.copy(ROOT / "src/showwork/presets/smoke.yaml", folder / "params.yaml")
+        for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@t commit -q -m start"):
+            subprocess.run(command.split(), cwd=folder, check=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # The copy's own package, not the installed one; `python` is the one that runs the tests.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        identity = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        return {**os.environ, **identity, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Output of a command; fails the test where its exit code is another."""
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def repro(self, *arguments: str) -> set[str]:
+        """The stages that `dvc repro` ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments)))
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replaces the first occurrence in a file; the text must be there."""
+        path = self.folder / name
+        text = path.read_text("utf-8")
+        assert old in text, f"{name} lacks {old!r}"
+        path.write_text(text.replace(old, new, 1), "utf-8")
+
+    def files(self, *folders: str) -> dict[str, bytes]:
+        """Contents of all files below the folders, by relative path."""
+        paths = [path for folder in folders for path in sorted((self.folder / folder).rglob("*")) if path.is_file()]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The smoke pipeline, run once from nothing and committed."""
+    made = Project(tmp_path_factory.mktemp("project") / "here")
+    ran = made.repro()
+    assert ran == {"ingest", "clean", "tokenizer", "base", "sft", "grpo", "report", *EVALUATIONS}
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-q", "-m", "first run")
+    return made
+
+
+EVALUATIONS = {"evaluate@base", "evaluate@sft", "evaluate@grpo"}

@@ -1,0 +1,259 @@
+"""params.yaml: every fault ends the run with its file, its key and the nearest known name."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+from ruamel.yaml import YAML
+
+from showwork import config
+from showwork.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+
+
+def fault(values: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        config.check(values, "some/params.yaml")
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("some/params.yaml: ") for line in lines)
+    return str(caught.value)
+
+
+def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every key, sections included; not those of rewards, whose names are values."""
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict) and name != "rewards":
+            yield from keys(value, (*path, name))
+
+
+def section(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for part in path:
+        values = values[part]
+    return values
+
+
+def sections(of: type = config.Section) -> Iterator[type]:
+    for found in of.__subclasses__():
+        yield found
+        yield from sections(found)
+
+
+# ------------------------------------------------------------------------------------------------ what is right
+
+
+def test_the_committed_file_is_valid(values):
+    assert config.load(ROOT / "params.yaml").model_dump() == config.check(values).model_dump()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "src/showwork/presets").glob("*.yaml")))
+def test_every_preset_is_readable_yaml(name):
+    assert isinstance(YAML(typ="safe").load((ROOT / "src/showwork/presets" / name).read_text()), dict)
+
+
+@pytest.mark.parametrize("kind", sorted(sections(), key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+def test_every_section_is_frozen_strict_and_closed(kind):
+    wanted = {"frozen": True, "extra": "forbid", "strict": True}
+    assert {name: kind.model_config.get(name) for name in wanted} == wanted
+    assert all(field.is_required() for field in kind.model_fields.values())  # no default in code
+
+
+def test_a_value_cannot_be_changed(values):
+    params = config.check(values)
+    with pytest.raises(pydantic.ValidationError):
+        params.grpo.beta = 1.0
+    with pytest.raises(pydantic.ValidationError):
+        params.seed = 1
+
+
+# ------------------------------------------------------------------------------------------------- every key
+
+
+def test_every_missing_key_is_named(values):
+    for path in keys(values):
+        if path == ("data", "source"):
+            continue
+        damaged = copy.deepcopy(values)
+        del section(damaged, path[:-1])[path[-1]]
+        assert f"{'.'.join(path)} is missing" in fault(damaged)
+
+
+def test_every_misspelt_key_is_named_with_its_nearest(values):
+    for path in keys(values):
+        if path == ("data", "source"):
+            continue
+        damaged = copy.deepcopy(values)
+        part = section(damaged, path[:-1])
+        name = path[-1] + path[-1][-1]
+        part[name] = part.pop(path[-1])
+        assert f"{'.'.join((*path[:-1], name))} is unknown; did you mean {path[-1]}?" in fault(damaged)
+
+
+def test_every_wrong_type_is_named(values):
+    for path in keys(values):
+        damaged = copy.deepcopy(values)
+        section(damaged, path[:-1])[path[-1]] = [None]
+        assert ".".join(path) in fault(damaged)
+
+
+def test_several_faults_come_at_once_one_a_line(values):
+    values["grpo"]["betaa"] = values["grpo"].pop("beta")
+    values["sft"]["steps"] = "many"
+    values["seed"] = -1
+    lines = fault(values).splitlines()
+    assert len(lines) == 4
+    for start in ("seed: ", "sft.steps: ", "grpo.beta is missing", "grpo.betaa is unknown; did you mean beta?"):
+        assert sum(line.startswith(f"some/params.yaml: {start}") for line in lines) == 1
+
+
+# ----------------------------------------------------------------------------------------------- single values
+
+
+def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    *parts, last = path.split(".")
+    return lambda values: section(values, tuple(parts)).__setitem__(last, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seed", True, "seed: "),
+        ("seed", 1.0, "seed: "),
+        ("seed", 2**64, "seed: "),  # no random key is made of it
+        ("sft.steps", 0, "sft.steps: "),
+        ("sft.steps", "40", "sft.steps: "),
+        ("grpo.beta", float("nan"), "grpo.beta: "),
+        ("grpo.beta", -0.1, "grpo.beta: "),
+        ("grpo.generations", 1, "grpo.generations: "),
+        ("grpo.epsilon_low", 1.0, "grpo.epsilon_low: "),
+        ("grpo.advantage", "gpro", "grpo.advantage: "),
+        ("grpo.rewards", {}, "grpo.rewards: "),
+        ("grpo.rewards", {"answer": float("inf")}, "grpo.rewards.answer: "),
+        ("grpo.rollout.top_p", 0.0, "grpo.rollout.top_p: "),
+        ("grpo.rollout.temperature", 0.0, "grpo.rollout.temperature: "),
+        ("grpo.optimizer.b1", 1.0, "grpo.optimizer.b1: "),  # 1 - b1 ** t, which Adam divides by, would be 0
+        ("grpo.adapter", {"rank": 4, "alpha": 4.0, "rnak": 1}, "grpo.adapter.rnak is unknown; did you mean rank?"),
+        ("hardware.mesh.tp", 0, "hardware.mesh.tp: "),
+        ("tokenizer.vocabulary", 256, "tokenizer.vocabulary: "),
+        ("model.name", "gemma3_tny", "model.name: gemma3_tny is unknown; did you mean gemma3_tiny?"),
+        ("grpo.rewards", {"anser": 1.0}, "grpo.rewards: anser is unknown; did you mean answer?"),
+        ("grpo.rewards", {"answer": 1.0, "zzz": 0.1}, "grpo.rewards: zzz is unknown; known: answer, format, equations"),
+        ("data.difficulty", "hrad", "data.difficulty: "),
+        ("data.dificulty", "hard", "data.dificulty is unknown; did you mean difficulty?"),
+        ("data.source", "genrated", "data.source: genrated is unknown; did you mean generated?"),
+        ("data", None, "data: "),
+    ],
+)
+def test_a_wrong_value_is_named(values, path, value, message):
+    setting(path, value)(values)
+    assert f"some/params.yaml: {message}" in fault(values)
+
+
+def test_a_missing_source_of_data_is_named(values):
+    del values["data"]["source"]
+    assert "data.source is missing" in fault(values)
+
+
+JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_out_rows": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_rows": 5}, "data.train_rows is unknown; did you mean train_files?"),
+        ({"train_files": []}, "data.train_files: "),
+        ({"train_files": [3]}, "data.train_files.0: "),
+        ({"hold_out_rows": 0}, "data: give either test_files or hold_out_rows"),
+        ({"test_files": ["b.jsonl"]}, "data: give either test_files or hold_out_rows"),
+    ],
+)
+def test_faults_of_another_source(values, changes, message):
+    assert config.check({**values, "data": JSONL}).data.hold_out_rows == 100
+    assert f"some/params.yaml: {message}" in fault({**values, "data": JSONL | changes})
+
+
+# ---------------------------------------------------------------------------------------------- contradictions
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sft.rows_per_step": 32, "sft.micro_batch_rows": 5}, ("sft: ", "micro_batch_rows (5)", "rows_per_step (32)")),
+        ({"grpo.micro_batches": 12}, ("grpo: ", "micro_batches (12)", "prompts_per_step (")),
+        ({"grpo.rollout.rows_per_call": 12}, ("grpo: ", "rollout.rows_per_call (12)")),
+        ({"grpo.rollout.rows_per_call": 24}, ("grpo: ", "must divide prompts_per_step")),
+        ({"grpo.watched_problems": 10**6}, ("grpo: ", "watched_problems")),
+        ({"grpo.iterations": 2, "grpo.rollout.top_k": 5}, ("grpo: ", "iterations > 1", "top_k 0")),
+        ({"grpo.iterations": 2, "grpo.rollout.top_p": 0.9}, ("grpo: ", "iterations > 1", "top_p 1")),
+        ({"grpo.rewards": {"answer": 1.0, "format": 1.0}}, ("grpo.rewards: ", "shaping can earn 1")),
+        ({"grpo.rewards": {"answer": 1.0, "format": 0.6, "equations": -0.6}}, ("grpo.rewards: ", "1.2")),
+        ({"grpo.rewards": {"answer": -1.0}}, ("grpo.rewards: ", "answer")),
+    ],
+)
+def test_contradictions_are_refused(values, changes, words):
+    sizes = {"grpo.prompts_per_step": 32, "grpo.generations": 8, "grpo.micro_batches": 1}
+    for path, value in ({**sizes, "grpo.rollout.rows_per_call": 256} | changes).items():
+        setting(path, value)(values)
+    message = fault(values)
+    assert all(word in message for word in words)
+
+
+def test_a_reward_of_weight_zero_is_a_measurement(values):
+    values["grpo"]["rewards"] = {"answer": 1.0, "format": 0.1, "equations": 0.0}
+    assert config.check(values).grpo.rewards["equations"] == 0
+
+
+# ---------------------------------------------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty, or not a mapping"),
+        (b"# only a comment\n", "empty, or not a mapping"),
+        (b"- seed\n", "empty, or not a mapping"),
+        (b"7\n", "empty, or not a mapping"),
+        (b"seed: [1\n", "not YAML"),
+        (b"seed: 1\nseed: 2\n", "seed"),  # twice
+        (b"seed:\t1\n  x: 2\n", "not YAML"),
+        (b"seed: 1\n---\nseed: 2\n", "not YAML"),
+        (b"seed: \x00\n", "not YAML"),
+        (b"seed: !!python/object/apply:os.getcwd []\n", "not YAML"),
+        (b"\xff\xfe\x00seed", "not YAML"),
+        (b"seed: 2024-13-45\n", "not YAML"),
+        (b"seed: !!int many\n", "not YAML"),
+        (b"[" * 5000, "not YAML"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_mistake_that_is_named(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        config.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_mistakes(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        config.load(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        config.load(tmp_path)
+
+
+def test_a_yaml_comment_and_an_exponent_are_read(tmp_path, values):
+    values["sft"]["optimizer"]["learning_rate"] = "RATE"
+    path = tmp_path / "params.yaml"
+    with path.open("w") as file:
+        YAML().dump(values, file)
+    path.write_text("# a comment\n" + path.read_text().replace("RATE", "3e-3"))
+    assert config.load(path).sft.optimizer.learning_rate == 0.003
