@@ -1,4 +1,4 @@
-"""Cleans the problems: data/raw → data/clean/{train,val,test,rejected}.jsonl, results/metrics/clean.json."""
+"""Cleans the problems: data/raw → data/clean/{train,val,test,shifted,rejected}.jsonl, results/metrics/clean.json."""
 
 from pathlib import Path
 
@@ -7,19 +7,22 @@ from showwork.errors import UserError
 from showwork.files import read_json, write_json, write_jsonl
 from showwork.problems.cleaning import clean_lines, gold_rejects, reject_leaks
 from showwork.problems.splits import find_leaks, split_validation
+from showwork.problems.variants import plan_mark, question_mark
 
 RAW, CLEAN = Path("data/raw"), Path("data/clean")
 # Which rows validate does not follow the run's seed: arms of several seeds are compared on the same problems.
 SPLIT_SEED = 0
+SHIFTED = ("families", "numbers")  # what the generator makes beside test, of kinds that train never holds
 
 
 def main() -> None:
     clean = config.load().clean
     results = {}
-    for split in ("train", "test"):
+    for split in ("train", "test", *(name for name in SHIFTED if (RAW / f"{name}.jsonl").exists())):
         with (RAW / f"{split}.jsonl").open("rb") as lines:
             results[split] = clean_lines(lines, split=split, annotation_style=clean.annotation_style)
-    leaks = find_leaks(results["train"].problems, results["test"].problems)
+    shifted = [problem for name in SHIFTED if name in results for problem in results[name].problems]
+    leaks = find_leaks(results["train"].problems, [*results["test"].problems, *shifted])
     if clean.drop_leaks:
         results["train"] = reject_leaks(results["train"], leaks.details(), split="train")
     accepted = [problem for result in results.values() for problem in result.problems]
@@ -27,12 +30,18 @@ def main() -> None:
     if refused:
         raise UserError(f"the scorer refuses the gold solution of {len(refused)} rows: {', '.join(refused[:20])}")
     train, val = split_validation(results["train"].problems, rows=clean.validation_rows, seed=SPLIT_SEED)
-    for name, problems in (("train", train), ("val", val), ("test", results["test"].problems)):
+    written = {"train": train, "val": val, "test": results["test"].problems, "shifted": shifted}
+    for name, problems in written.items():
         write_jsonl(CLEAN / f"{name}.jsonl", (problem.to_json() for problem in problems))
+    # What no new problem may be, as hashes: the training stages never read a test question.
+    unseen = [*results["test"].problems, *shifted]
+    write_json(
+        CLEAN / "guard.json", sorted({mark(problem) for problem in unseen for mark in (question_mark, plan_mark)})
+    )
     rejected = [row for result in results.values() for row in result.rejected]
     write_jsonl(CLEAN / "rejected.jsonl", rejected)
 
-    metrics = {"rows": {"train": len(train), "val": len(val), "test": len(results["test"].problems)}}
+    metrics = {"rows": {name: len(problems) for name, problems in written.items()}}
     for split, result in results.items():
         metrics[split] = {
             "read": result.read,

@@ -1,4 +1,4 @@
-"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance."""
+"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance; generated ones also shifted."""
 
 from pathlib import Path
 
@@ -15,9 +15,10 @@ def main() -> None:
     match data.source:
         case "generated":
             rows = generator.generate(
-                seed=data.seed, train_rows=data.train_rows, test_rows=data.test_rows, difficulty=data.difficulty
-            )
-            provenance = {split: sources.write_generated(rows[split], path) for split, path in paths.items()}
+                seed=data.seed, train_rows=data.train_rows, test_rows=data.test_rows, shifted_rows=data.shifted_rows,
+                difficulty=data.difficulty,
+            )  # fmt: skip
+            provenance = {split: sources.write_generated(rows[split], RAW / f"{split}.jsonl") for split in rows}
         case "jsonl":
             provenance = {"train": sources.copy_jsonl([Path(file) for file in data.train_files], paths["train"])}
             if data.hold_out_rows:

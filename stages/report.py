@@ -1,5 +1,6 @@
-"""Compares the arms: results → results/outcomes.csv, results/report.md, results/curves.svg."""
+"""Compares the arms: results → outcomes.csv, report.md, curves.svg, report.html and plots/accuracy_by_steps.csv."""
 
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,42 +11,57 @@ from rich.table import Table
 
 from showwork import config, stage
 from showwork.files import read_csv, read_json, read_jsonl, write_csv, write_text
-from showwork.report.markdown import curves_svg, render
-from showwork.report.tables import TERMINAL, arm_table, display, outcomes
+from showwork.records import Problem
+from showwork.report.charts import curves_svg
+from showwork.report.markdown import render
+from showwork.report.page import render_page
+from showwork.report.tables import TERMINAL, accuracy_by_steps, arm_table, display, outcomes
 
 PACKAGES = ("showwork", "jax", "flax", "google-tunix", "qwix", "optax", "sentencepiece", "scipy")
 RESULTS = Path("results")
+TEST = Path("data/clean/test.jsonl")
 
 
 def main() -> None:
     params = config.load()
     # An arm and the arm that it started from.
-    arms = [("base", None), ("sft", params.sft.start), ("grpo", params.grpo.start)]
+    arms = [("base", None), *((name, getattr(params, name).start) for name in config.ARMS[1:])]
     names = [name for name, _ in arms]
-    predictions = {name: list(read_jsonl(RESULTS / "predictions" / f"{name}.jsonl")) for name in names}
+    files = {name: RESULTS / "predictions" / f"{name}.jsonl" for name in names}
+    predictions = {name: list(read_jsonl(file)) for name, file in files.items()}
     metrics = {name: read_json(RESULTS / "metrics" / "eval" / f"{name}.json") for name in names}
     plots = {name: pd.DataFrame(read_csv(RESULTS / "plots" / f"{name}.csv")) for name in names}
+    # Costs are no outs of DVC, and those of this stage are not there yet.
+    stages = ["ingest", "clean", "tokenizer", *names, *(f"evaluate-{name}" for name in names)]
+    costs = {name: RESULTS / "costs" / f"{name}.json" for name in stages}
 
     write_csv(RESULTS / "outcomes.csv", ["id", *names], outcomes(predictions))
-    table = arm_table(RESULTS, arms, seed=params.seed)
+    write_csv(RESULTS / "plots/accuracy_by_steps.csv", ["steps", "n", *names], accuracy_by_steps(metrics))
     write_text(RESULTS / "curves.svg", curves_svg(plots))
-    page = render(
-        table=table,
-        metrics=metrics,
-        predictions=predictions,
-        curves="curves.svg",
-        params=params.model_dump(),
-        versions={name: version(name) for name in PACKAGES},
-        questions={row["id"]: row["question"] for row in predictions["base"]},
+    known = {
+        "table": arm_table(RESULTS, arms, seed=params.seed),
+        "metrics": metrics,
+        "predictions": predictions,
+        "params": params.model_dump(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    questions = {row["id"]: row["question"] for row in predictions["base"]}
+    write_text(RESULTS / "report.md", render(**known, curves="curves.svg", questions=questions))
+    page = render_page(
+        **known,
+        problems=[Problem.from_json(row) for row in read_jsonl(TEST)],
+        plots=plots,
+        costs={name: read_json(file) for name, file in costs.items() if file.is_file()},
+        inputs={str(file): hashlib.md5(file.read_bytes()).hexdigest() for file in (TEST, *files.values())},
     )
-    write_text(RESULTS / "report.md", page)
+    write_text(RESULTS / "report.html", page)
 
     shown = Table(*TERMINAL, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for cells in display(table):
+    for cells in display(known["table"]):
         shown.add_row(*(cells[column] for column in TERMINAL))
     console = Console()
     console.print(shown)
-    console.print(f"Report: {RESULTS / 'report.md'}", highlight=False)
+    console.print(f"Report: {RESULTS / 'report.html'} and {RESULTS / 'report.md'}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,35 @@
-"""Trains the tokenizer: data/clean/train.jsonl → models/tokenizer."""
+"""Trains the tokenizer, or brings in that of published weights: data/clean → models/tokenizer."""
 
 from pathlib import Path
 
 from showwork import config, stage, tokenizer
 from showwork.errors import UserError
 from showwork.files import read_jsonl
-from showwork.problems.answers import render_completion
+from showwork.models import sources
+from showwork.problems.styles import STYLES, render
 from showwork.records import Problem
 
-CLEAN = Path("data/clean")
+CLEAN, OUT = Path("data/clean"), Path("models/tokenizer")
 
 
 def texts(split: str) -> list[str]:
     problems = [Problem.from_json(row) for row in read_jsonl(CLEAN / f"{split}.jsonl")]
-    return [text for p in problems for text in (p.question, render_completion(p.reasoning, p.answer))]
+    return [text for p in problems for text in (p.question, *(render(p, style) for style in STYLES))]
 
 
 def main() -> None:
-    model = tokenizer.train(texts("train"), vocabulary=config.load().tokenizer.vocabulary)
-    lossy = tokenizer.find_lossy(tokenizer.Tokenizer(model), texts("train") + texts("val"))
+    params = config.load()
+    if params.base.weights:
+        source = sources.fetch(params.base.weights, tokenizer.FILES).folder
+        words = tokenizer.load_published(source)
+        tokenizer.copy(source, OUT)
+    else:
+        model = tokenizer.train(texts("train"), vocabulary=params.tokenizer.vocabulary)
+        words = tokenizer.Tokenizer(model)
+        tokenizer.save(model, OUT)
+    lossy = tokenizer.find_lossy(words, texts("train") + texts("val"))
     if lossy:
         raise UserError(f"{len(lossy)} texts do not survive encode and decode, the first: {lossy[0]!r}")
-    tokenizer.save(model, Path("models/tokenizer"))
 
 
 if __name__ == "__main__":

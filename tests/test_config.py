@@ -29,10 +29,10 @@ def fault(values: Any) -> str:
 
 
 def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of every key, sections included; not those of rewards, whose names are values."""
+    """The path of every key, sections included; not those of rewards and styles, whose names are values."""
     for name, value in values.items():
         yield (*path, name)
-        if isinstance(value, dict) and name != "rewards":
+        if isinstance(value, dict) and name not in ("rewards", "styles"):
             yield from keys(value, (*path, name))
 
 
@@ -194,8 +194,8 @@ def test_faults_of_another_source(values, changes, message):
         ({"grpo.watched_problems": 10**6}, ("grpo: ", "watched_problems")),
         ({"grpo.iterations": 2, "grpo.rollout.top_k": 5}, ("grpo: ", "iterations > 1", "top_k 0")),
         ({"grpo.iterations": 2, "grpo.rollout.top_p": 0.9}, ("grpo: ", "iterations > 1", "top_p 1")),
-        ({"grpo.rewards": {"answer": 1.0, "format": 1.0}}, ("grpo.rewards: ", "shaping can earn 1")),
-        ({"grpo.rewards": {"answer": 1.0, "format": 0.6, "equations": -0.6}}, ("grpo.rewards: ", "1.2")),
+        ({"grpo.rewards": {"answer": 1.0, "format": 1.0}}, ("grpo.rewards: ", "by 0;")),
+        ({"grpo.rewards": {"answer": 1.0, "format": 0.6, "equations": -0.6}}, ("grpo.rewards: ", "by -0.2;")),
         ({"grpo.rewards": {"answer": -1.0}}, ("grpo.rewards: ", "answer")),
     ],
 )

@@ -1,8 +1,10 @@
 """Gemma's ids, the same bytes, and every text back to the letter."""
 
 import json
+from io import BytesIO
 
 import pytest
+import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -122,3 +124,51 @@ def test_a_missing_or_broken_model_is_a_mistake_that_names_the_file(tmp_path, co
         (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(UserError, match=r"tokenizer\.model"):
         tokenizers.load(tmp_path)
+
+
+def test_a_vocabulary_that_is_not_the_models_is_a_mistake(model, tmp_path):
+    tokenizers.save(model, tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 320}')
+    assert len(tokenizers.load(tmp_path)) == 320
+    (tmp_path / "config.json").write_text('{"vocab_size": 262144}')
+    with pytest.raises(UserError, match=r"has 320 tokens, config\.json a vocabulary of 262144"):
+        tokenizers.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ published ones
+
+
+def test_a_published_tokenizer_is_copied_with_what_stands_beside_it(model, words, tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    tokenizers.save(model, source)
+    (source / "tokenizer.json").write_text("{}")
+    (source / "config.json").write_text("{}")  # the model's, not the tokenizer's
+    assert tokenizers.load_published(source).encode(TEXTS[0]) == words.encode(TEXTS[0])
+    tokenizers.copy(source, folder)
+    names = {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: (source / name).read_bytes() for name in names
+    }
+
+
+def test_a_turn_of_a_published_model_ends_with_its_mark_or_eos(words):
+    assert words.stop_ids() == (*words.encode(TURN_CLOSE), 1)
+    assert len(words.stop_ids()) == 2
+
+
+def test_tokenizer_json_alone_is_a_mistake_that_says_where_the_other_is(tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer\.model: no such file; every published Gemma has one"):
+        tokenizers.load_published(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.model: no such file; tokenizer\.json is another format"):
+        tokenizers.load_published(tmp_path)
+
+
+def test_another_familys_tokenizer_is_a_mistake(tmp_path):
+    other = BytesIO()  # with SentencePiece's own ids, and no turn marks
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=other, model_type="bpe", vocab_size=100, minloglevel=2
+    )
+    (tmp_path / "tokenizer.model").write_bytes(other.getvalue())
+    with pytest.raises(UserError, match=r"tokenizer\.model: not Gemma's"):
+        tokenizers.load_published(tmp_path)

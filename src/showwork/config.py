@@ -6,6 +6,7 @@ the key, the file and the nearest known name. There are no defaults in code: wha
 
 import difflib
 import importlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,10 @@ from ruamel.yaml.error import YAMLError
 from showwork.errors import UserError
 
 PARAMS = Path("params.yaml")
+# Every arm, in the order of the tables, and those that write the monologue in four sections before the answer.
+ARMS = ("base", "sft", "sft_dual", "grpo", "trajectory", "dsa_cast", "cast")
+DUAL_ARMS = ("sft_dual", "dsa_cast", "cast")
+GROUP_ARMS = ("grpo", "trajectory", "dsa_cast")
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,12 +37,16 @@ class Section(BaseModel):
 
 
 class GeneratedData(Section):
-    """Word problems that the project makes itself, in GSM8K's form."""
+    """Word problems that the project makes itself, in GSM8K's form.
+
+    shifted_rows are a second test set, half of new scenarios and half of greater numbers than train has.
+    """
 
     source: Literal["generated"]
     seed: int
     train_rows: PositiveInt
     test_rows: PositiveInt
+    shifted_rows: Annotated[int, Field(ge=0)]
     difficulty: Literal["easy", "medium", "hard"]
 
 
@@ -77,9 +86,16 @@ class Clean(Section):
 
 
 class Prompt(Section):
-    """system is put before the question, in the user's turn, as Gemma's chat template does; may be empty."""
+    """Put before the question, in the user's turn, as Gemma's chat template does; may be empty.
+
+    dual is that of the arms that write the dual stream, system that of all others.
+    """
 
     system: str
+    dual: str
+
+    def of(self, arm: str) -> str:
+        return self.dual if arm in DUAL_ARMS else self.system
 
 
 class Tokenizer(Section):
@@ -87,8 +103,11 @@ class Tokenizer(Section):
 
 
 class Model(Section):
+    """remat: in training, activations are made anew in the backward pass and not kept: less memory, a third slower."""
+
     name: str
     dtype: Literal["float32", "bfloat16"]
+    remat: bool
 
 
 class Mesh(Section):
@@ -139,15 +158,43 @@ class Supervised(Section):
         return self
 
 
-class Base(Section):
-    """arithmetic: training on plain equations, before any word; null for weights that mean nothing yet."""
+class Drills(Supervised):
+    """recall_share: of the rows, those that repeat parts of themselves; the others hold equations."""
 
-    arithmetic: Supervised | None
+    recall_share: Fraction
+
+
+_WEIGHTS = re.compile(r"folder:.+|hub:[\w.-]+/[\w.-]+(@[\w.-]+)?|kaggle:[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(/\d+)?")
+
+
+class Base(Section):
+    """What all arms start from: published weights, or null for a model from scratch.
+
+    weights: folder:PATH | hub:OWNER/NAME[@REVISION] | kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION].
+    drills: training on plain equations and on recall, before any word; null for none.
+    """
+
+    weights: str | None
+    drills: Drills | None
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "Base":
+        if self.weights is not None and not _WEIGHTS.fullmatch(self.weights):
+            raise ValueError(
+                f"weights {self.weights!r} is none of folder:PATH, hub:OWNER/NAME[@REVISION], "
+                "kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
+            )
+        if self.weights is not None and self.drills is not None:
+            raise ValueError("published weights have learned more than drills: set drills to null, or weights")
+        return self
 
 
 class Sft(Supervised):
+    """A warm start: styles are the ways of writing a solution that it is taught, each with its share."""
+
     start: Literal["base"]
     adapter: Adapter | None
+    styles: Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 
 
 class Rollout(Section):
@@ -164,7 +211,7 @@ class Rollout(Section):
 class Grpo(Section):
     """A policy-gradient arm on groups of completions."""
 
-    start: Literal["base", "sft"]
+    start: Literal["base", "sft", "sft_dual"]
     adapter: Adapter | None
     optimizer: Optimizer
     steps: PositiveInt
@@ -204,6 +251,44 @@ class Grpo(Section):
         return self
 
 
+class Cast(Section):
+    """The self-teaching loop: at most `rounds` rounds of sampling, selecting and a small fine-tune."""
+
+    start: Literal["sft_dual"]
+    adapter: Adapter | None
+    rounds: PositiveInt
+    problems_per_round: PositiveInt
+    variants_per_round: Annotated[int, Field(ge=0)]
+    generations: PositiveInt
+    keep_per_problem: PositiveInt
+    replay_share: Annotated[float, Field(ge=0, lt=1)]
+    training: Supervised
+    rollout: Rollout
+    validation_problems: PositiveInt
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Cast":
+        if self.rollout.rows_per_call % self.generations:
+            raise ValueError(
+                f"rollout.rows_per_call ({self.rollout.rows_per_call}) must be a multiple of generations "
+                f"({self.generations})"
+            )
+        return self
+
+
+class Probes(Section):
+    """What the detectors of the dual-stream arms call a sign (showwork.probes).
+
+    late_layer, a share of the depth, is the inner layer that is asked about the answer's digits, and objection_nats
+    by how much it must prefer another digit. gap_percentile: a result is unsure where the entropy at one of its
+    tokens is above this percentile of those of all results of the run.
+    """
+
+    late_layer: Annotated[float, Field(ge=0, lt=1)]
+    objection_nats: NonNegativeFloat
+    gap_percentile: Annotated[float, Field(gt=0, lt=100)]
+
+
 class Evaluate(Section):
     """greedy on every test question; samples completions on the first sampled_questions of them."""
 
@@ -212,6 +297,7 @@ class Evaluate(Section):
     sampled_questions: Annotated[int, Field(ge=0)]
     samples: PositiveInt
     temperature: PositiveFloat
+    probes: Probes | None
 
 
 class Params(Section):
@@ -224,7 +310,11 @@ class Params(Section):
     hardware: Hardware
     base: Base
     sft: Sft
+    sft_dual: Sft
     grpo: Grpo
+    trajectory: Grpo
+    dsa_cast: Grpo
+    cast: Cast
     evaluate: Evaluate
 
     @model_validator(mode="after")
@@ -233,18 +323,23 @@ class Params(Section):
         # not depend on these tables, and dvc.yaml's deps follow import statements.
         models = importlib.import_module("showwork.models.specs").MODELS
         rewards = importlib.import_module("showwork.rewards").REWARDS
+        styles = importlib.import_module("showwork.problems.styles").STYLES
         for section, names, table in (
             ("model.name", [self.model.name], models),
-            ("grpo.rewards", self.grpo.rewards, rewards),
+            *((f"{arm}.styles", getattr(self, arm).styles, styles) for arm in ("sft", "sft_dual")),
+            *((f"{arm}.rewards", getattr(self, arm).rewards, rewards) for arm in GROUP_ARMS),
         ):
             for name in names:
                 if name not in table:
                     raise ValueError(f"{section}: {name} is unknown; {_suggest(name, list(table))}")
-        used = {name: rewards[name] for name in self.grpo.rewards}
-        outcome = sum(self.grpo.rewards[name] for name, spec in used.items() if spec.is_outcome)
-        shaping = sum(abs(self.grpo.rewards[n]) * (s.high - s.low) for n, s in used.items() if not s.is_outcome)
-        if any(spec.is_outcome for spec in used.values()) and shaping >= outcome:
-            raise ValueError(f"grpo.rewards: shaping can earn {shaping:g}, not less than a right answer's {outcome:g}")
+        for arm in GROUP_ARMS:
+            weights = getattr(self, arm).rewards
+            specs = {name: rewards[name] for name in weights}
+            lead = sum(spec.lead(weights[name]) for name, spec in specs.items())
+            if any(spec.is_outcome for spec in specs.values()) and lead <= 0:
+                raise ValueError(
+                    f"{arm}.rewards: the worst right answer leads the best wrong one by {lead:.6g}; it must be ahead"
+                )
         return self
 
 

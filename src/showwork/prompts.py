@@ -3,7 +3,8 @@
 TURN_OPEN = "<start_of_turn>"
 TURN_CLOSE = "<end_of_turn>"
 
-# Gemma has no system role: its template puts a system text before the first user text.
+# One format for all three generations. None has a system role: Gemma 3's template puts a system text before the first
+# user text, and so do we for the others.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
     "{% set system = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from showwork.tokenizer import Tokenizer
 
 # Prompts are padded to a multiple of this, so that a handful of shapes is compiled and no more.
 PROMPT_BUCKET = 16
+# A batch is cut to a quarter as its rows stop, down to this many: each size is a loop to compile, and below this a
+# decode step hardly gets any shorter.
+SMALLEST_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,18 @@ class Generated:
         return texts
 
 
+class _Rows(NamedTuple):
+    """What a decode step needs of the rows that it advances; the first axis of every leaf is theirs."""
+
+    number: jax.Array
+    key: jax.Array
+    prompt_length: jax.Array
+    is_visible: jax.Array
+    logits: jax.Array
+    cache: Any
+    has_stopped: jax.Array
+
+
 def left_pad(prompts: Sequence[Sequence[int]], *, pad_id: int, bucket: int = PROMPT_BUCKET) -> np.ndarray:
     """[B, P] with P the longest prompt, rounded up to the bucket."""
     width = -(-max(len(prompt) for prompt in prompts) // bucket) * bucket
@@ -76,24 +91,43 @@ def generate(
     """Completes left-padded prompts [B, P] in one call, stopping as soon as every row has stopped.
 
     The noise of a row is a function of (key, its number, the step) alone: splitting a batch into calls with
-    first_row set accordingly, or padding it, changes no token.
+    first_row set accordingly, padding it, or leaving out rows that have stopped, changes no token.
     """
     graphdef, state = nnx.split(model)
     tokens, lengths, truncated = _generate(
-        graphdef, state, jnp.asarray(prompts), key, jnp.int32(first_row), jnp.float32(sampling.temperature),
-        generations=generations, max_tokens=max_tokens, stop_ids=tuple(stop_ids), pad_id=pad_id,
-        greedy=sampling.greedy, top_k=sampling.top_k, top_p=sampling.top_p,
+        graphdef, state, _spread(prompts, state), key, jnp.int32(first_row), jnp.float32(sampling.temperature),
+        sizes=batch_sizes(len(prompts) * generations), generations=generations, max_tokens=max_tokens,
+        stop_ids=tuple(stop_ids), pad_id=pad_id, greedy=sampling.greedy, top_k=sampling.top_k, top_p=sampling.top_p,
     )  # fmt: skip
     return Generated(np.repeat(prompts, generations, axis=0), *jax.device_get((tokens, lengths, truncated)))
 
 
+def _spread(prompts: np.ndarray, state: Any) -> jax.Array:
+    """The prompts, shared out over the devices that the weights lie on: each would complete them all otherwise."""
+    sharding = jax.tree.leaves(state)[0].sharding
+    if not isinstance(sharding, jax.NamedSharding) or len(prompts) % sharding.mesh.shape["fsdp"]:
+        return jnp.asarray(prompts)
+    return jax.device_put(prompts, jax.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec("fsdp")))
+
+
+def batch_sizes(rows: int) -> tuple[int, ...]:
+    """The sizes that a batch goes through as its rows stop: 1,024 → 1,024, 256, 64."""
+    sizes = [rows]
+    while sizes[-1] >= 4 * SMALLEST_BATCH:
+        sizes.append(sizes[-1] // 4)
+    return tuple(sizes)
+
+
 @functools.partial(
     jax.jit,
-    static_argnames=("graphdef", "generations", "max_tokens", "stop_ids", "pad_id", "greedy", "top_k", "top_p"),
-)
+    static_argnames=(
+        "graphdef", "sizes", "generations", "max_tokens", "stop_ids", "pad_id", "greedy", "top_k", "top_p",
+    ),
+)  # fmt: skip
 def _generate(
     graphdef: Any, state: Any, prompts: jax.Array, key: jax.Array, first_row: jax.Array, temperature: jax.Array, *,
-    generations: int, max_tokens: int, stop_ids: tuple[int, ...], pad_id: int, greedy: bool, top_k: int, top_p: float,
+    sizes: tuple[int, ...], generations: int, max_tokens: int, stop_ids: tuple[int, ...], pad_id: int, greedy: bool,
+    top_k: int, top_p: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     model = nnx.merge(graphdef, state)
     batch, width = prompts.shape
@@ -106,40 +140,55 @@ def _generate(
     causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
     mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
     hidden, cache = model(prompts, positions, _empty_cache(model, batch, cache_size), mask, return_hidden=True)
-    logits = model.embedder.decode(hidden[:, -1])
+    logits = model.decode(hidden[:, -1])
 
     repeat = functools.partial(jnp.repeat, repeats=generations, axis=0)
-    cache = jax.tree.map(repeat, cache)
-    logits, prompt_lengths = repeat(logits), repeat(prompt_lengths)
-    is_visible = jnp.pad(repeat(is_prompt), ((0, 0), (0, max_tokens)))
-    row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(first_row + jnp.arange(rows))
+    numbers = jnp.arange(rows)
+    running = _Rows(
+        number=numbers,
+        key=jax.vmap(lambda row: jax.random.fold_in(key, row))(first_row + numbers),
+        prompt_length=repeat(prompt_lengths),
+        is_visible=jnp.pad(repeat(is_prompt), ((0, 0), (0, max_tokens))),
+        logits=repeat(logits),
+        cache=jax.tree.map(repeat, cache),
+        has_stopped=jnp.zeros(rows, bool),
+    )
     stops = jnp.asarray(stop_ids)
 
-    def is_running(carry: Any) -> jax.Array:
-        step, *_, has_stopped = carry
-        return (step < max_tokens) & ~jnp.all(has_stopped)
-
-    def advance(carry: Any) -> Any:
-        step, logits, cache, is_visible, tokens, has_stopped = carry
+    def advance(carry: tuple[jax.Array, jax.Array, _Rows]) -> tuple[jax.Array, jax.Array, _Rows]:
+        step, tokens, rows = carry
         model = nnx.merge(graphdef, state)  # Qwix sets attributes: this trace needs its own
         # A sampled pad would look like the end of a row.
         chosen = choose(
-            logits.at[:, pad_id].set(-jnp.inf), jax.vmap(lambda k: jax.random.fold_in(k, step))(row_keys),
+            rows.logits.at[:, pad_id].set(-jnp.inf), jax.vmap(lambda k: jax.random.fold_in(k, step))(rows.key),
             greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p,
         )  # fmt: skip
-        chosen = jnp.where(has_stopped, pad_id, chosen).astype(jnp.int32)
-        tokens = tokens.at[:, step].set(chosen)
-        is_visible = is_visible.at[:, width + step].set(True)
+        chosen = jnp.where(rows.has_stopped, pad_id, chosen).astype(jnp.int32)
+        is_visible = rows.is_visible.at[:, width + step].set(True)
         hidden, cache = model(
-            chosen[:, None], (prompt_lengths + step)[:, None], cache, is_visible[:, None, :], return_hidden=True
-        )
-        has_stopped |= jnp.isin(chosen, stops)
-        return step + 1, model.embedder.decode(hidden[:, 0]), cache, is_visible, tokens, has_stopped
+            chosen[:, None], (rows.prompt_length + step)[:, None], rows.cache, is_visible[:, None, :],
+            return_hidden=True,
+        )  # fmt: skip
+        rows = rows._replace(
+            is_visible=is_visible, logits=model.decode(hidden[:, 0]), cache=cache,
+            has_stopped=rows.has_stopped | jnp.isin(chosen, stops),
+        )  # fmt: skip
+        return step + 1, tokens.at[rows.number, step].set(chosen), rows
 
-    tokens = jnp.full((rows, max_tokens), pad_id, jnp.int32)
-    start = (jnp.int32(0), logits, cache, is_visible, tokens, jnp.zeros(rows, bool))
-    *_, tokens, has_stopped = jax.lax.while_loop(is_running, advance, start)
-    return tokens, jnp.sum(tokens != pad_id, axis=1), ~has_stopped
+    carry = jnp.int32(0), jnp.full((rows, max_tokens), pad_id, jnp.int32), running
+    for next_size in (*sizes[1:], 0):
+
+        def is_crowded(carry: tuple[jax.Array, jax.Array, _Rows], next_size: int = next_size) -> jax.Array:
+            step, _, rows = carry
+            return (step < max_tokens) & (jnp.sum(~rows.has_stopped) > next_size)
+
+        step, tokens, running = jax.lax.while_loop(is_crowded, advance, carry)
+        # Rows that run come first, in their order; where fewer are left than there is room, stopped ones fill up.
+        kept = jnp.argsort(running.has_stopped, stable=True)[:next_size]
+        carry = step, tokens, jax.tree.map(lambda leaf, kept=kept: leaf[kept], running)
+    lengths = jnp.sum(tokens != pad_id, axis=1)
+    last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+    return tokens, lengths, ~jnp.isin(last, stops)
 
 
 def choose(
@@ -176,7 +225,7 @@ def choose(
 def _empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, jax.Array]]:
     config = model.config
     shape = (rows, size, config.num_kv_heads, config.head_dim)
-    dtype = config.param_dtype
+    dtype = model.embedder.input_embedding.dtype
     return {
         f"layer_{i}": {
             "k": jnp.zeros(shape, dtype),

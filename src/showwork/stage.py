@@ -31,6 +31,7 @@ def run(name: str, main: Callable[[], None]) -> None:
     the same from run to run.
     """
     _die_with_parent()
+    _keep_programs()
     started = time.monotonic()
     try:
         main()
@@ -51,6 +52,14 @@ def _die_with_parent() -> None:
         set_parent_death_signal = 1  # prctl.h
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _keep_programs() -> None:
+    """Compiled programs go to .scratch/programs, by what they were compiled from: arms share them, and reruns do."""
+    jax = sys.modules.get("jax")
+    if jax and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((SCRATCH / "programs").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _hardware() -> str:

@@ -7,15 +7,23 @@ from pathlib import Path
 import sentencepiece
 
 from showwork.errors import UserError
-from showwork.files import write_bytes, write_json
+from showwork.files import read_json, write_bytes, write_json
 from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
+from showwork.problems.dual import CALC, HEADINGS
 from showwork.prompts import CHAT_TEMPLATE, TURN_CLOSE, TURN_OPEN
 
 MODEL_FILE = "tokenizer.model"
+# SentencePiece's model is what is read here; the rest is for whoever opens the folder with transformers.
+FILES = (
+    MODEL_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja",
+)  # fmt: skip
 PAD, EOS, BOS, UNK = 0, 1, 2, 3  # Gemma's
 # One symbol each, so that a tag is one decision of the model. Gemma has the turn markers and the newline as
-# symbols too; the tags are ordinary text to it.
-SYMBOLS = (TURN_OPEN, TURN_CLOSE, REASONING_OPEN, REASONING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE, "\n")
+# symbols too; the tags and headings are ordinary text to it.
+SYMBOLS = (
+    TURN_OPEN, TURN_CLOSE, REASONING_OPEN, REASONING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE, *HEADINGS, CALC, "\n",
+)  # fmt: skip
 
 
 class Tokenizer:
@@ -44,6 +52,20 @@ class Tokenizer:
 
     def pad_id(self) -> int:
         return self._processor.pad_id()
+
+    def stop_ids(self) -> tuple[int, ...]:
+        """What ends a turn of a published Gemma: <end_of_turn>, which a training target ends with, and <eos>."""
+        return (*self.encode(TURN_CLOSE), self.eos_id())
+
+    def word_ids(self) -> list[int]:
+        """Ids of ordinary pieces: no mark, no symbol of SYMBOLS, no single byte."""
+        pieces = self._processor
+        marks = {pieces.piece_to_id(symbol) for symbol in SYMBOLS}
+        return [
+            i
+            for i in range(len(self))
+            if not (pieces.is_control(i) or pieces.is_unknown(i) or pieces.is_byte(i) or i in marks)
+        ]
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
@@ -117,11 +139,40 @@ def save(model: bytes, folder: Path) -> None:
     )
 
 
+def copy(source: Path, folder: Path) -> None:
+    """Copies those of a tokenizer's files that source has."""
+    for name in FILES:
+        if (source / name).exists():
+            write_bytes(folder / name, (source / name).read_bytes())
+
+
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder."""
+    """The tokenizer of a checkpoint folder. Raises UserError where its size is not that of the model beside it."""
+    tokenizer = _read(folder, f"`dvc repro {folder.name}` makes it")
+    config = folder / "config.json"
+    if config.exists() and (vocabulary := read_json(config).get("vocab_size")) != len(tokenizer):
+        raise UserError(
+            f"{folder}: {MODEL_FILE} has {len(tokenizer)} tokens, config.json a vocabulary of {vocabulary}: "
+            "they are not of one model"
+        )
+    return tokenizer
+
+
+def load_published(folder: Path) -> Tokenizer:
+    """The tokenizer of a published Gemma. Raises UserError where SentencePiece's model is missing or not Gemma's."""
+    has_other = (folder / "tokenizer.json").exists()
+    why = "tokenizer.json is another format, which is not read here" if has_other else "every published Gemma has one"
+    tokenizer = _read(folder, f"{why}: take it from the model's page")
+    ids = (tokenizer.pad_id(), tokenizer.eos_id(), tokenizer.bos_id())
+    if ids != (PAD, EOS, BOS) or any(len(tokenizer.encode(mark)) != 1 for mark in (TURN_OPEN, TURN_CLOSE)):
+        raise UserError(f"{folder / MODEL_FILE}: not Gemma's: {TURN_OPEN}, <pad>, <eos> and <bos> are not its tokens")
+    return tokenizer
+
+
+def _read(folder: Path, way_out: str) -> Tokenizer:
     try:
         return Tokenizer((folder / MODEL_FILE).read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{folder / MODEL_FILE}: no such file; `dvc repro tokenizer` makes it") from None
+        raise UserError(f"{folder / MODEL_FILE}: no such file; {way_out}") from None
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL_FILE}: not a SentencePiece model ({error})") from None

@@ -4,6 +4,7 @@ Written against google-tunix 0.1.7 and qwix 0.1.8; each workaround names what it
 tests/numerics/test_tunix.py.
 """
 
+import contextlib
 import dataclasses
 import functools
 import zlib
@@ -19,6 +20,7 @@ import optax
 import orbax.checkpoint as ocp
 import qwix
 from flax import nnx
+from tunix.models.gemma import model as gemma
 from tunix.models.gemma3 import model as gemma3
 from tunix.rl import rl_cluster
 from tunix.rl.grpo import grpo_learner
@@ -35,13 +37,34 @@ absl.logging.set_verbosity(absl.logging.ERROR)
 # ---------------------------------------------------------------------------------------------- models
 
 
-class _Config(gemma3.ModelConfig):
-    """Tunix's is a mutable dataclass without a hash, and so no model that holds one can be a static argument."""
+class _Hashable:
+    """Tunix's configurations are dataclasses without a hash: no model that holds one could be a static argument."""
 
     __slots__ = ()
 
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+
+class _GemmaConfig(_Hashable, gemma.ModelConfig):
+    __slots__ = ()
+
+
+class _Gemma3Config(_Hashable, gemma3.ModelConfig):
+    __slots__ = ()
+
+
+def _run_layers(
+    model: nnx.Module, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
+) -> tuple[jax.Array, Any]:
+    new_cache = None if cache is None else {}
+    x = model.embedder.encode(tokens)
+    for i, layer in enumerate(model.layers):
+        name = f"layer_{i}"
+        layer_cache, x = layer(x, positions, cache[name] if cache else None, mask)
+        if cache is not None:
+            new_cache[name] = layer_cache
+    return model.final_norm(x), new_cache
 
 
 class Gemma3(gemma3.Gemma3):
@@ -56,21 +79,120 @@ class Gemma3(gemma3.Gemma3):
         self, last_tokens, positions=None, cache=None, attention_mask=None, output_hidden_states=False, *,
         images=None, return_hidden=False,
     ):  # fmt: skip
-        if not return_hidden:
-            return super().__call__(last_tokens, positions, cache, attention_mask, output_hidden_states, images=images)
-        new_cache = None if cache is None else {}
-        x = self.embedder.encode(last_tokens)
-        for i, layer in enumerate(self.layers):
-            name = f"layer_{i}"
-            layer_cache, x = layer(x, positions, cache[name] if cache else None, attention_mask)
-            if cache is not None:
-                new_cache[name] = layer_cache
-        return self.final_norm(x), new_cache
+        if return_hidden:
+            return _run_layers(self, last_tokens, positions, cache, attention_mask)
+        return super().__call__(last_tokens, positions, cache, attention_mask, output_hidden_states, images=images)
+
+    def decode(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] of final hidden states [..., D]."""
+        return self.embedder.decode(hidden)
 
 
-def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str) -> nnx.Module:
-    """A Gemma of this shape whose weights mean nothing yet: draw_weights or a checkpoint fills them."""
-    config = _Config(
+class _SlidingAttention(gemma.Attention):
+    """A local layer of Gemma 2, whose window counts the places of the row.
+
+    Tunix compares the position of a token with the place of another in the row. With padding on the left, or with
+    packed examples, these differ, and a token may not even see itself.
+    """
+
+    def __init__(self, config: gemma.ModelConfig, *, rngs: nnx.Rngs):
+        super().__init__(
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            features=config.embed_dim,
+            head_dim=config.head_dim,
+            attn_type=gemma.AttentionType.GLOBAL,  # no mask of Tunix's own
+            attn_logits_soft_cap=config.attn_logits_soft_cap,
+            sliding_window_size=config.sliding_window_size,
+            rngs=rngs,
+            shd_config=config.shd_config,
+            remat_config=config.remat_config,
+        )
+
+    def block(self, x, segment_pos, cache, attn_mask):
+        first = 0 if cache is None else cache["end_index"][0]
+        queries, keys = first + jnp.arange(x.shape[1]), jnp.arange(attn_mask.shape[-1])
+        is_near = keys[None, :] > queries[:, None] - self.sliding_window_size
+        return super().block(x, segment_pos, cache, attn_mask & is_near)
+
+
+class Gemma(gemma.Gemma):
+    """Tunix's Gemma 1 and 2, with the same option as Gemma3, and local layers that are right for any row."""
+
+    def __init__(self, config: gemma.ModelConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        for layer in self.layers:
+            if layer.attn.attn_type == gemma.AttentionType.LOCAL_SLIDING:
+                layer.attn = _SlidingAttention(config, rngs=rngs)
+
+    def __call__(
+        self, last_tokens, positions=None, cache=None, attention_mask=None, output_hidden_states=False, *,
+        return_hidden=False,
+    ):  # fmt: skip
+        if return_hidden:
+            return _run_layers(self, last_tokens, positions, cache, attention_mask)
+        return super().__call__(last_tokens, positions, cache, attention_mask, output_hidden_states)
+
+    def decode(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] of final hidden states [..., D]; Gemma 2 caps them softly."""
+        logits, cap = self.embedder.decode(hidden), self.final_logits_softcap
+        return logits if cap is None else jnp.tanh(logits / cap) * cap
+
+
+def layer_outputs(model: nnx.Module, tokens: jax.Array, positions: jax.Array, mask: jax.Array) -> Iterator[jax.Array]:
+    """The embedding and each layer's output after the final norm, [B, L, D] one at a time: what the lens decodes.
+
+    The last is what return_hidden gives. Adapters must have been merged: Qwix reaches them through __call__ alone.
+    """
+    x = model.embedder.encode(tokens)
+    yield model.final_norm(x)
+    for layer in model.layers:
+        _, x = layer(x, positions, None, mask)
+        yield model.final_norm(x)
+
+
+def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str, remat: bool = False) -> nnx.Module:
+    """A Gemma of this shape whose weights mean nothing yet: draw_weights or a checkpoint fills them.
+
+    With remat, a backward pass makes the insides of each attention and MLP anew, and need not keep them.
+    """
+    build = _build_gemma3 if spec.family == "gemma3" else _build_gemma
+    return build(spec, vocabulary, jnp.dtype(dtype), remat)
+
+
+def abstract_model(spec: GemmaSpec, *, vocabulary: int, dtype: str, remat: bool = False) -> nnx.Module:
+    """The same without weights: shapes, dtypes and shardings alone, whatever the size."""
+    return nnx.eval_shape(lambda: build_model(spec, vocabulary=vocabulary, dtype=dtype, remat=remat))
+
+
+def _build_gemma(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: bool) -> Gemma:
+    kinds = gemma.AttentionType
+    config = _GemmaConfig(
+        num_layers=spec.layers,
+        num_embed=vocabulary,
+        embed_dim=spec.width,
+        hidden_dim=spec.hidden,
+        num_heads=spec.heads,
+        head_dim=spec.head_dim,
+        num_kv_heads=spec.kv_heads,
+        final_logit_softcap=spec.final_softcap,
+        use_post_attn_norm=spec.family == "gemma2",
+        use_post_ffw_norm=spec.family == "gemma2",
+        attention_types=tuple(
+            kinds.GLOBAL if i in spec.global_layers else kinds.LOCAL_SLIDING for i in range(spec.layers)
+        ),
+        attn_logits_soft_cap=spec.attention_softcap,
+        sliding_window_size=spec.sliding_window,
+        remat_config=gemma.RematConfig.BLOCK if remat else gemma.RematConfig.NONE,
+    )
+    model = Gemma(config, rngs=nnx.Rngs(0))
+    # Tunix's has no option for the dtype.
+    nnx.update(model, jax.tree.map(lambda value: value.astype(dtype), nnx.state(model, nnx.Param)))
+    return model
+
+
+def _build_gemma3(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: bool) -> Gemma3:
+    config = _Gemma3Config(
         num_layers=spec.layers,
         num_embed=vocabulary,
         embed_dim=spec.width,
@@ -81,7 +203,9 @@ def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str) -> nnx.Module:
         sliding_window_size=spec.sliding_window,
         local_base_frequency=spec.local_rope_base,
         global_base_frequency=spec.global_rope_base,
-        param_dtype=jnp.dtype(dtype),
+        global_scale_factor=spec.global_rope_scale,
+        param_dtype=dtype,
+        remat_config=gemma3.RematConfig.BLOCK if remat else gemma3.RematConfig.NONE,
     )
     model = Gemma3(config, rngs=nnx.Rngs(0))
     for index, layer in enumerate(model.layers):
@@ -89,7 +213,34 @@ def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str) -> nnx.Module:
         is_global = index in spec.global_layers
         layer.attn.attn_type = gemma3.AttentionType.GLOBAL if is_global else gemma3.AttentionType.LOCAL_SLIDING
         layer.attn.rope_base_frequency = spec.global_rope_base if is_global else spec.local_rope_base
+        layer.attn.rope_scale_factor = spec.global_rope_scale if is_global else 1.0
     return model
+
+
+def parameters(model: nnx.Module) -> dict[str, jax.Array]:
+    """Tunix's name of each weight, such as layers.0.attn.q_einsum.w, → the weight."""
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
+    return {_dotted(path): value for path, value in leaves}
+
+
+def fill(model: nnx.Module, read: Callable[[str], np.ndarray], *, mesh: jax.sharding.Mesh | None = None) -> None:
+    """Gives each weight of a model, which may be abstract, the value that read(its name) returns, in place.
+
+    One at a time, so that no second copy of a large model ever is; and spread over the mesh at once, so that it
+    need not fit on one device.
+    """
+    state = nnx.state(model, nnx.Param)
+
+    def put(path: tuple[Any, ...], wanted: Any, *sharding: Any) -> jax.Array:
+        return jax.device_put(np.asarray(read(_dotted(path)), wanted.dtype), *sharding)
+
+    shardings = [_shardings(state, mesh)] if mesh else []
+    nnx.update(model, jax.tree_util.tree_map_with_path(put, state, *shardings))
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    parts = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+    return ".".join(part for part in parts if part != "value")
 
 
 def draw_weights(model: nnx.Module, *, key: jax.Array) -> None:
@@ -118,19 +269,29 @@ def draw_weights(model: nnx.Module, *, key: jax.Array) -> None:
     nnx.update(model, jax.tree_util.tree_map_with_path(draw, state))
 
 
-# Query, key and value (fused where heads = kv heads), attention output, and the MLP's three.
-LORA_MODULES = r".*(q_einsum|kv_einsum|attn_vec_einsum|gate_proj|up_proj|down_proj)"
+def projections(model: nnx.Module) -> tuple[str, ...]:
+    """What takes LoRA in each layer; with as many key-value heads as heads, query, key and value are one."""
+    attention = ("attn.qkv_einsum",) if model.layers[0].attn.use_qkv_einsum else ("attn.q_einsum", "attn.kv_einsum")
+    return (*attention, "attn.attn_vec_einsum", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def add_lora(model: nnx.Module, *, rank: int, alpha: float, key: jax.Array) -> nnx.Module:
-    """A copy of the model with LoRA on every projection of every layer. Raises where any is missed."""
-    provider = qwix.LoraProvider(module_path=LORA_MODULES, rank=rank, alpha=alpha)
-    rngs = nnx.Rngs(params=key)
-    adapted = qwix.apply_lora_to_model(model, provider, rngs=rngs, **model.get_model_input())
-    per_layer = len({name.split(".", 2)[2] for name in lora_modules(adapted)})
-    wanted = 5 if model.config.num_heads == model.config.num_kv_heads else 6
-    if per_layer != wanted or len(lora_modules(adapted)) != wanted * model.config.num_layers:
-        raise ValueError(f"LoRA reached {len(lora_modules(adapted))} modules, not {wanted} in each layer")
+def add_lora(model: nnx.Module, *, rank: int, alpha: float, key: jax.Array, modules: Sequence[str] = ()) -> nnx.Module:
+    """A copy of the model with LoRA on these projections of every layer; where none is named, on all.
+
+    Raises UserError where a name is none of the model's projections, and RuntimeError where Qwix misses any.
+    """
+    known = projections(model)
+    for name in modules:
+        if name not in known:
+            raise UserError(f"an adapter on {name} matches nothing in this model; it has {', '.join(known)}")
+    chosen = modules or known
+    # Whole names: a pattern such as .*/q_einsum would pass over a fused qkv_einsum in silence.
+    pattern = "|".join(name.replace(".", "/") for name in chosen)
+    provider = qwix.LoraProvider(module_path=rf"layers/\d+/({pattern})", rank=rank, alpha=alpha)
+    adapted = qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(params=key), **model.get_model_input())
+    reached, wanted = len(lora_modules(adapted)), len(chosen) * model.config.num_layers
+    if reached != wanted:
+        raise RuntimeError(f"LoRA reached {reached} modules, not {wanted}")
     return adapted
 
 
@@ -144,25 +305,30 @@ def lora_modules(model: nnx.Module) -> dict[str, tuple[nnx.Module, str]]:
     return found
 
 
-def merge_lora(model: nnx.Module, *, rank: int, alpha: float) -> dict[str, jax.Array]:
-    """Path of each adapted weight → the weight with its adapter's product added."""
-    merged = {}
-    for path, (module, name) in lora_modules(model).items():
-        weight = getattr(module, name).get_value()
-        a, b = (getattr(module, f"{name}_lora_{part}").get_value() for part in "ab")
-        if name == "kernel":
-            product = a @ b
-        else:
-            _, a_axes, b_axes = module.w_lora_einsum_str.split("->")[0].split(",")
-            w_axes = module.einsum_str.split("->")[0].split(",")[1]
-            product = jnp.einsum(f"{a_axes},{b_axes}->{w_axes}", a, b)
-        merged[f"{path}.{name}"] = weight + product * (alpha / rank)
-    return merged
+def merged_weight(module: nnx.Module, name: str, *, rank: int, alpha: float) -> jax.Array:
+    """The weight of an adapted module with its adapter's product added; added in float32, whatever its dtype."""
+    weight = getattr(module, name).get_value()
+    a, b = (getattr(module, f"{name}_lora_{part}").get_value().astype(jnp.float32) for part in "ab")
+    if name == "kernel":
+        product = a @ b
+    else:
+        _, a_axes, b_axes = module.w_lora_einsum_str.split("->")[0].split(",")
+        w_axes = module.einsum_str.split("->")[0].split(",")[1]
+        product = jnp.einsum(f"{a_axes},{b_axes}->{w_axes}", a, b)
+    return (weight.astype(jnp.float32) + product * (alpha / rank)).astype(weight.dtype)
 
 
 def make_mesh(config: Mesh) -> jax.sharding.Mesh:
-    """The first fsdp * tp devices as Tunix's mesh."""
+    """The first fsdp * tp devices as Tunix's mesh.
+
+    A CPU is made as many devices as asked for; so call this before anything else of JAX. Two devices on two cores
+    train faster than one on both: XLA leaves most of a backward pass to one core (bench/NOTES.md).
+    """
     wanted = config.fsdp * config.tp
+    if wanted > 1:
+        # Too late where JAX has begun: then there must be enough already. It counts for CPUs alone.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", wanted)
     if wanted > len(jax.devices()):
         raise UserError(f"params.yaml: hardware.mesh asks for {wanted} devices; there are {len(jax.devices())}")
     return jax.sharding.Mesh(np.array(jax.devices()[:wanted]).reshape(config.fsdp, config.tp), ("fsdp", "tp"))
@@ -174,8 +340,20 @@ def place(model: nnx.Module, mesh: jax.sharding.Mesh) -> None:
     RLCluster would do it too, but on a copy: the caller would go on with a model that is never trained.
     """
     state = nnx.state(model)
+    nnx.update(model, jax.tree.map(jax.device_put, state, _shardings(state, mesh)))
+
+
+def _shardings(state: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Where each weight goes. The devices of a CPU share one memory, where a weight in parts would only have to be put
+    together in every layer: each gets the whole."""
     specs = nnx.get_partition_spec(state)
-    nnx.update(model, jax.tree.map(lambda x, spec: jax.device_put(x, jax.NamedSharding(mesh, spec)), state, specs))
+    if _is_cpu(mesh):
+        specs = jax.tree.map(lambda _: jax.sharding.PartitionSpec(), specs)
+    return jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), specs)
+
+
+def _is_cpu(mesh: jax.sharding.Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 # ---------------------------------------------------------------------------------------------- trainers
@@ -186,6 +364,13 @@ def _checkpointing(every_steps: int) -> ocp.CheckpointManagerOptions:
     also saves the first step, which can lie within the iterations on one rollout."""
     policy = ocp.checkpoint_managers.FixedIntervalPolicy(every_steps)
     return ocp.CheckpointManagerOptions(save_decision_policy=policy, max_to_keep=1)
+
+
+def _place_optimizer(trainer: peft_trainer.PeftTrainer, mesh: jax.sharding.Mesh) -> None:
+    """Spreads the optimiser's state as `place` does the weights: Tunix's own leaves it on one device of a CPU, and
+    the second step is then compiled anew."""
+    if not mesh.empty:
+        place(trainer.optimizer, mesh)
 
 
 class SupervisedTrainer(peft_trainer.PeftTrainer):
@@ -222,6 +407,9 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
         self._on_step, self._on_validation = on_step, on_validation
         self._train_aux: list[Any] = []
         self._eval_aux: list[Any] = []
+
+    def _shard_optimizer(self, mesh: jax.sharding.Mesh) -> None:
+        _place_optimizer(self, mesh)
 
     def _post_process_train_step(self, aux: Any) -> None:
         self._train_aux.append(aux)
@@ -365,6 +553,7 @@ def train_groups(
     learner = _GroupLearner(cluster, config, experience=experience)
     actor = cluster.actor_trainer
     actor.with_loss_fn(loss_fn, has_aux=True).with_gen_model_input_fn(lambda batch: batch)
+    actor._shard_optimizer = functools.partial(_place_optimizer, actor)
     actor.config.max_steps = None  # Tunix's own bar averages all losses so far at every step.
 
     done = actor.train_steps // iterations

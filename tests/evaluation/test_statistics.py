@@ -5,12 +5,23 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from showwork.evaluation.statistics import holm, mcnemar_exact, paired_difference, wilson
+from showwork.evaluation.statistics import (
+    ALPHA,
+    detectable_difference,
+    holm,
+    mcnemar_exact,
+    mcnemar_worse,
+    paired_difference,
+    questions_needed,
+    spread,
+    wilson,
+)
 
 
 def columns(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +56,22 @@ def test_mcnemar_equals_statsmodels_and_scipy(b, c):
     p = mcnemar_exact(b, c)
     assert p == pytest.approx(mcnemar([[5, b], [c, 7]], exact=True).pvalue, rel=1e-9)
     assert p == pytest.approx(binomtest(b, b + c).pvalue, rel=1e-9)
+
+
+def test_the_one_sided_p_by_hand():
+    # 1 gained, 5 lost: C(6,0)/2^6 + C(6,1)/2^6 / 2 = 1/64 + 3/64; seen from the other side, the rest of 1.
+    assert mcnemar_worse(1, 5) == pytest.approx(4 / 64)
+    assert mcnemar_worse(5, 1) == pytest.approx(60 / 64)
+    assert mcnemar_worse(0, 5) == pytest.approx(1 / 64)
+    assert mcnemar_worse(0, 0) == mcnemar_worse(7, 7) == 0.5
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar_worse(0, -1)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 1), (6, 0), (3, 12), (40, 61), (260, 200)])
+def test_the_one_sided_p_equals_scipy(gained, lost):
+    binomial = stats.binom(gained + lost, 0.5)
+    assert mcnemar_worse(gained, lost) == pytest.approx(binomial.cdf(gained) - binomial.pmf(gained) / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 20])
@@ -124,6 +151,68 @@ def test_calibration_by_simulation(advantage):
         result = paired_difference(*columns(400, gained, lost, 600 - gained - lost), seed=seed, resamples=500)
         fired += result.verdict != "no difference"
     assert fired / pairs > 0.8 if advantage else 0.03 <= fired / pairs <= 0.07
+
+
+@pytest.mark.parametrize("discordance", [0.05, 0.2])
+@pytest.mark.parametrize("questions", [200, 1000])
+def test_the_gate_is_calibrated(questions, discordance):
+    """2,000 simulated pairs of equals: `showwork compare --fail-on-regression` fires in 3 to 7% of them."""
+    rng = np.random.default_rng(12)
+    flips = rng.binomial(questions, discordance, 2000)
+    lost = rng.binomial(flips, 0.5)
+    fired = np.mean([mcnemar_worse(f - x, x) < ALPHA for f, x in zip(flips.tolist(), lost.tolist(), strict=True)])
+    assert 0.03 <= fired <= 0.07
+
+
+def test_the_gate_sees_five_points():
+    """1,000 questions at 50%, correlation 0.6: discordance 0.2, so that 12.5% are lost and 7.5% gained."""
+    rng = np.random.default_rng(13)
+    counts = rng.multinomial(1000, [0.075, 0.125, 0.8], size=2000)[:, :2].tolist()
+    assert np.mean([mcnemar_worse(gained, lost) < ALPHA for gained, lost in counts]) > 0.8
+
+
+def test_questions_needed_by_hand():
+    # (1.959964 * sqrt(0.2) + 0.841621 * sqrt(0.2 - 0.0025))^2 / 0.0025 = (0.876523 + 0.374023)^2 / 0.0025 = 625.5
+    assert questions_needed(0.05, discordance=0.2) == questions_needed(-0.05, discordance=0.2) == 626
+    # All flips in one direction: the test needs six of them, 6 / 0.01.
+    assert questions_needed(0.01, discordance=0.01) >= 600
+    assert questions_needed(1.0, discordance=1.0) == 6
+
+
+@pytest.mark.parametrize(("difference", "discordance", "power"), [(0.05, 0.2, 0.8), (0.02, 0.1, 0.8), (0.03, 0.1, 0.9)])
+def test_so_many_questions_have_the_power(difference, discordance, power):
+    n = questions_needed(difference, discordance=discordance, power=power)
+    gained = (discordance + difference) / 2
+    counts = np.random.default_rng(14).multinomial(n, [gained, discordance - gained, 1 - discordance], size=4000)
+    found = np.mean([mcnemar_exact(b, c) < ALPHA for b, c, _ in counts.tolist()])
+    # The formula is the normal approximation's; the exact test has a little less.
+    assert power - 0.04 < found < power + 0.02
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(1024, 0.1), (1319, 0.3), (200, 0.05)])
+def test_the_detectable_difference_is_the_inverse(n, discordance):
+    found = detectable_difference(n, discordance=discordance)
+    assert questions_needed(found, discordance=discordance) <= n
+    assert questions_needed(found * 0.99, discordance=discordance) > n
+
+
+def test_what_can_never_be_shown():
+    assert detectable_difference(1000, discordance=0.0) is None
+    assert detectable_difference(5, discordance=1.0) is None
+    for difference, discordance, power in [(0, 0.1, 0.8), (0.2, 0.1, 0.8), (0.1, 1.1, 0.8), (0.1, 0.2, 0.4)]:
+        with pytest.raises(ValueError, match="can't come from"):
+            questions_needed(difference, discordance=discordance, power=power)
+
+
+def test_spread_equals_scipy():
+    values = [0.41, 0.45, 0.44, 0.47]
+    found = spread(values)
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert (found.n, found.mean, found.deviation) == pytest.approx((4, 0.4425, np.std(values, ddof=1)))
+    assert spread([0.5]).low is None
+    with pytest.raises(ValueError, match="nothing"):
+        spread([])
 
 
 def test_a_comparison_imports_neither_scipy_stats_nor_jax():

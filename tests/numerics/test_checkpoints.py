@@ -14,10 +14,13 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from showwork import tunix_adapter
+from showwork.config import Mesh
 from showwork.errors import UserError
-from showwork.models import checkpoints
+from showwork.models import checkpoints, hf_config, tensors
+from showwork.models.specs import MODELS, PUBLISHED
 from tests.numerics.conftest import ALPHA, RANK, with_lora
 
+ADAPTER = Path("adapter/adapter_model.safetensors")
 IDS = [2, 5, 9, 17, 33, 60, 4, 4, 8, 12, 20, 31, 7, 1]  # longer than the window of 8
 
 
@@ -26,6 +29,14 @@ def folder(model, spec, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     checkpoints.save(model, folder, spec=spec, stop_ids=(1, 5))
     return folder
+
+
+@pytest.fixture
+def sharded(model, spec, tmp_path, monkeypatch) -> Path:
+    """The same in shards of at most 20 kB, which the larger tensors fill alone."""
+    monkeypatch.setattr(tensors, "SHARD_BYTES", 20_000)
+    checkpoints.save(model, tmp_path / "sharded", spec=spec, stop_ids=(1, 5))
+    return tmp_path / "sharded"
 
 
 @pytest.fixture
@@ -76,6 +87,35 @@ def test_bfloat16_survives(spec, tmp_path):
         np.testing.assert_array_equal(np.asarray(ours, np.float32), np.asarray(theirs, np.float32))
 
 
+def test_shards_hold_what_one_file_holds(model, folder, sharded, logits_of):
+    shards = sorted(path.name for path in sharded.glob("*.safetensors"))
+    count = len(shards)
+    assert shards == [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    assert count > 2
+    assert all(sum(t.nbytes for t in load_file(sharded / name).values()) <= 20_000 for name in shards)
+    index = json.loads((sharded / tensors.INDEX).read_text())
+    whole = load_file(folder / tensors.WEIGHTS)
+    assert index["metadata"] == {"total_size": sum(tensor.nbytes for tensor in whole.values())}
+    assert {n: (load_file(sharded / f)[n] == whole[n]).all() for n, f in index["weight_map"].items()} == dict.fromkeys(
+        whole, True
+    )
+    np.testing.assert_array_equal(logits_of(checkpoints.load(sharded)[0], IDS), logits_of(model, IDS))
+
+
+def test_one_file_written_over_shards_replaces_them(model, spec, folder, sharded, monkeypatch):
+    monkeypatch.undo()
+    checkpoints.save(model, sharded, spec=spec, stop_ids=(1, 5))
+    assert hashes(sharded) == hashes(folder)
+
+
+def test_reading_onto_a_mesh_places_every_weight(folder, model):
+    mesh = tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1))
+    loaded, _ = checkpoints.load(folder, mesh=mesh)
+    for name, weight in tunix_adapter.parameters(loaded).items():
+        assert weight.sharding.mesh == mesh
+        np.testing.assert_array_equal(weight, tunix_adapter.parameters(model)[name])
+
+
 # ------------------------------------------------------------------------------------------------ what it holds
 
 LAYER = {
@@ -98,24 +138,24 @@ LAYER = {
 def test_names_and_shapes_are_the_published_ones(folder):
     wanted = {f"model.layers.{i}.{name}": shape for i in range(2) for name, shape in LAYER.items()}
     wanted |= {"model.embed_tokens.weight": (64, 32), "model.norm.weight": (32,)}
-    assert {name: tensor.shape for name, tensor in load_file(folder / checkpoints.WEIGHTS).items()} == wanted
+    assert {name: tensor.shape for name, tensor in load_file(folder / tensors.WEIGHTS).items()} == wanted
 
 
 def test_one_metadata_key(folder):
-    header = (folder / checkpoints.WEIGHTS).read_bytes()
+    header = (folder / tensors.WEIGHTS).read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(header[8 : 8 + size])["__metadata__"] == {"format": "pt"}
 
 
 def test_projections_are_transposed_head_by_head(model, folder):
-    tensors = load_file(folder / checkpoints.WEIGHTS)
+    published = load_file(folder / tensors.WEIGHTS)
     attention = model.layers[0].attn
     q = np.asarray(attention.q_einsum.w[...])  # [N, D, H]: head 1, coordinate 3 is row 1 * 16 + 3
-    np.testing.assert_array_equal(tensors["model.layers.0.self_attn.q_proj.weight"][19], q[1, :, 3])
+    np.testing.assert_array_equal(published["model.layers.0.self_attn.q_proj.weight"][19], q[1, :, 3])
     v = np.asarray(attention.kv_einsum.w[...])[1]
-    np.testing.assert_array_equal(tensors["model.layers.0.self_attn.v_proj.weight"][5], v[0, :, 5])
+    np.testing.assert_array_equal(published["model.layers.0.self_attn.v_proj.weight"][5], v[0, :, 5])
     o = np.asarray(attention.attn_vec_einsum.w[...])  # [N, H, D]
-    np.testing.assert_array_equal(tensors["model.layers.0.self_attn.o_proj.weight"][:, 19], o[1, 3])
+    np.testing.assert_array_equal(published["model.layers.0.self_attn.o_proj.weight"][:, 19], o[1, 3])
 
 
 def test_configuration_fields(folder, spec):
@@ -136,19 +176,6 @@ def test_one_published_stop_id_may_be_a_bare_number(broken):
     assert checkpoints.stop_ids(broken) == (7,)
 
 
-def test_transformers_reads_it_to_the_same_logits(model, folder, logits_of):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    theirs, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
-    )
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
-    with torch.no_grad():
-        logits = theirs(torch.tensor([IDS])).logits[0].numpy()
-    np.testing.assert_allclose(logits, logits_of(model, IDS), atol=1e-4)
-
-
 # --------------------------------------------------------------------------------------------------------- LoRA
 
 
@@ -166,8 +193,8 @@ def test_merged_logits_are_those_of_the_adapted_model(model, adapted, merged_fol
 
 
 def test_adapter_product_is_merged_minus_base(folder, merged_folder):
-    base, merged = (load_file(path / checkpoints.WEIGHTS) for path in (folder, merged_folder))
-    adapter = load_file(merged_folder / checkpoints.ADAPTER)
+    base, merged = (load_file(path / tensors.WEIGHTS) for path in (folder, merged_folder))
+    adapter = load_file(merged_folder / ADAPTER)
     projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
     wanted = {
@@ -187,7 +214,7 @@ def test_adapter_product_is_merged_minus_base(folder, merged_folder):
 
 
 def test_adapter_configuration(merged_folder):
-    config = json.loads((merged_folder / "adapter_config.json").read_text())
+    config = json.loads((merged_folder / ADAPTER).with_name("adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", RANK, ALPHA)
     assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
@@ -198,8 +225,8 @@ def test_adapters_of_fused_projections(model, spec, tmp_path):
     tunix_adapter.draw_weights(base, key=jax.random.key(1))
     checkpoints.save(base, tmp_path / "base", spec=fused, stop_ids=(1,))
     checkpoints.save(with_lora(base), tmp_path / "merged", spec=fused, stop_ids=(1,), adapter=(RANK, ALPHA))
-    before, after = (load_file(tmp_path / name / checkpoints.WEIGHTS) for name in ("base", "merged"))
-    adapter = load_file(tmp_path / "merged" / checkpoints.ADAPTER)
+    before, after = (load_file(tmp_path / name / tensors.WEIGHTS) for name in ("base", "merged"))
+    adapter = load_file(tmp_path / "merged" / ADAPTER)
     for letter in "qkv":
         name = f"model.layers.0.self_attn.{letter}_proj"
         a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
@@ -219,8 +246,20 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def retensor(folder: Path, name: str, tensor: np.ndarray | None) -> None:
     """Sets a tensor of the weights; None removes it."""
-    tensors = load_file(folder / checkpoints.WEIGHTS) | {name: tensor}
-    save_file({n: t for n, t in tensors.items() if t is not None}, folder / checkpoints.WEIGHTS)
+    changed = load_file(folder / tensors.WEIGHTS) | {name: tensor}
+    save_file({n: t for n, t in changed.items() if t is not None}, folder / tensors.WEIGHTS)
+
+
+def rename(folder: Path, *names: tuple[str, str]) -> None:
+    held = load_file(folder / tensors.WEIGHTS)
+    for old, new in names:
+        held = {name.replace(old, new): tensor for name, tensor in held.items()}
+    save_file(held, folder / tensors.WEIGHTS)
+
+
+def cast(folder: Path, dtype: Any) -> None:
+    held = load_file(folder / tensors.WEIGHTS)
+    save_file({name: tensor.astype(dtype) for name, tensor in held.items()}, folder / tensors.WEIGHTS)
 
 
 DAMAGE = {
@@ -253,6 +292,34 @@ DAMAGE = {
         "model.safetensors", "o_proj",
     ),
     "another vocabulary": (lambda f: edit(f, vocab_size=65), "model.safetensors", "embed"),
+    "stored as float16": (lambda f: cast(f, np.float16), "model.safetensors", "stored as F16; config.json says"),
+    "stored as integers": (lambda f: cast(f, np.int8), "model.safetensors", "stored as I8"),
+    "stored as bfloat16": (lambda f: cast(f, jnp.bfloat16), "model.safetensors", "stored as BF16"),
+    "float16 throughout": (lambda f: edit(f, torch_dtype="float16"), "config.json", "float32 and bfloat16"),
+    "no dtype": (lambda f: edit(f, torch_dtype=None), "config.json", "torch_dtype"),
+    "GPT's names": (
+        lambda f: rename(f, ("model.layers", "transformer.h"), ("self_attn", "attn")),
+        "model.safetensors", "lacks model.layers.0.input_layernorm.weight and 25 more tensors; it has transformer.h",
+    ),
+    "Gemma 2's names": (
+        lambda f: edit(f, model_type="gemma2", rope_theta=1e4), "model.safetensors",
+        "has model.layers.0.self_attn.k_norm.weight and 3",
+    ),
+    "Gemma 1's names": (
+        lambda f: edit(f, model_type="gemma", rope_theta=1e4), "model.safetensors",
+        "has model.layers.0.post_feedforward_layernorm.weight and 7",
+    ),
+    "Gemma 2's rotary base": (lambda f: edit(f, model_type="gemma"), "config.json", "rope_theta is 1000000"),
+    "another query scale": (lambda f: edit(f, query_pre_attn_scalar=168), "config.json", "query_pre_attn_scalar"),
+    "other rotary positions": (
+        lambda f: edit(f, rope_scaling={"rope_type": "yarn", "factor": 2.0}), "config.json", "rope_type is yarn"
+    ),
+    "an output of its own": (
+        lambda f: retensor(f, "lm_head.weight", np.zeros((64, 32), np.float32)), "model.safetensors", "lm_head"
+    ),
+    "only PyTorch's format": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "model.safetensors", "from safetensors"
+    ),
 }  # fmt: skip
 
 
@@ -264,3 +331,140 @@ def test_a_damaged_folder_is_a_mistake_that_is_named(broken, damage):
         checkpoints.load(broken)
     assert str(broken / file) in str(caught.value)
     assert detail in str(caught.value)
+
+
+def test_a_tied_output_and_old_buffers_are_passed_over(broken, model, logits_of):
+    retensor(broken, "lm_head.weight", load_file(broken / tensors.WEIGHTS)["model.embed_tokens.weight"])
+    retensor(broken, "model.layers.0.self_attn.rotary_emb.inv_freq", np.zeros(8, np.float32))
+    np.testing.assert_array_equal(logits_of(checkpoints.load(broken)[0], IDS), logits_of(model, IDS))
+
+
+def shard(folder: Path, number: int) -> Path:
+    return sorted(folder.glob("*.safetensors"))[number]
+
+
+SHARD_DAMAGE = {
+    "a missing shard": (lambda f: shard(f, 1).unlink(), "model-00002-of-", "1 of"),
+    "a truncated shard": (
+        lambda f: shard(f, 1).write_bytes(shard(f, 1).read_bytes()[:-10]), "model-00002-of-", "not a whole"
+    ),
+    "no shards": (lambda f: (f / tensors.INDEX).write_text('{"weight_map": {}}'), tensors.INDEX, "names no shard"),
+    "an index cut": (lambda f: (f / tensors.INDEX).write_text("{"), tensors.INDEX, "not JSON"),
+    "no index": (lambda f: (f / tensors.INDEX).unlink(), "model.safetensors", "no such file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", SHARD_DAMAGE)
+def test_a_damaged_shard_is_a_mistake_that_is_named(sharded, damage):
+    break_it, file, detail = SHARD_DAMAGE[damage]
+    break_it(sharded)
+    with pytest.raises(UserError) as caught:
+        checkpoints.load(sharded)
+    assert str(sharded) in str(caught.value)
+    assert file in str(caught.value)
+    assert detail in str(caught.value)
+
+
+def test_an_arm_that_was_not_trained_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"sft_dual: no such model: it was not trained yet; `dvc repro sft_dual` makes"):
+        checkpoints.load(tmp_path / "sft_dual")
+
+
+# ---------------------------------------------------------------------------------------------- published folders
+
+
+def convert(source: Path, folder: Path, **changes: Any) -> None:
+    settings = {"vocabulary": 64, "dtype": "float32", "stop_ids": (5, 1), **changes}
+    checkpoints.convert(source, folder, **settings)
+
+
+def test_converting_keeps_every_number(folder, spec, tmp_path):
+    convert(folder, tmp_path, spec=spec)
+    assert (tmp_path / tensors.WEIGHTS).read_bytes() == (folder / tensors.WEIGHTS).read_bytes()
+    assert checkpoints.stop_ids(tmp_path) == (5, 1)
+
+
+def test_converting_rounds_to_the_dtype_that_is_asked_for(folder, spec, tmp_path):
+    convert(folder, tmp_path, spec=spec, dtype="bfloat16")
+    loaded, _ = checkpoints.load(tmp_path)
+    name = "model.layers.0.mlp.down_proj.weight"
+    wanted = load_file(folder / tensors.WEIGHTS)[name].astype(jnp.bfloat16)
+    np.testing.assert_array_equal(loaded.layers[0].mlp.down_proj.kernel[...], wanted.T)
+
+
+def test_rows_that_no_token_has_are_left_out(folder, spec, tmp_path):
+    convert(folder, tmp_path, spec=spec, vocabulary=60)
+    before, after = (load_file(path / tensors.WEIGHTS)["model.embed_tokens.weight"] for path in (folder, tmp_path))
+    np.testing.assert_array_equal(after, before[:60])
+    assert json.loads((tmp_path / "config.json").read_text())["vocab_size"] == 60
+
+
+@pytest.mark.parametrize("tokens", [65, 300])
+def test_a_tokenizer_of_another_size_is_a_mistake(folder, spec, tmp_path, tokens):
+    with pytest.raises(UserError, match=rf"the tokenizer has {tokens} tokens, the embedding 64 rows"):
+        convert(folder, tmp_path / "out", spec=spec, vocabulary=tokens)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_embedding_far_larger_than_the_tokenizer_is_a_mistake(folder, spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_MAX_UNUSED_ROWS", 3)
+    with pytest.raises(UserError, match="they are not of one model"):
+        convert(folder, tmp_path / "out", spec=spec, vocabulary=60)
+
+
+def test_a_folder_of_another_model_is_a_mistake_that_names_both(folder, tmp_path):
+    with pytest.raises(UserError, match=r"model\.name is gemma2_2b, but .* holds a gemma3 of 2 layers of 32"):
+        convert(folder, tmp_path / "out", spec=MODELS["gemma2_2b"])
+
+
+# ------------------------------------------------------------------------------- configurations, as they are published
+
+GEMMA_3_1B = {
+    "architectures": ["Gemma3ForCausalLM"], "final_logit_softcapping": None, "attn_logit_softcapping": None,
+    "attention_bias": False, "head_dim": 256, "hidden_size": 1152, "intermediate_size": 6912,
+    "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 26, "num_key_value_heads": 1,
+    "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": None,
+    "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
+    "vocab_size": 262144,
+}  # fmt: skip
+PUBLISHED_CONFIGS = {
+    "gemma3_1b": GEMMA_3_1B,
+    # Its text half leaves out whatever is transformers' default.
+    "gemma3_4b": {
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": "bfloat16",
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+        },
+        "vision_config": {"hidden_size": 1152},
+    },
+    "gemma2_2b": {
+        "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+        "head_dim": 256, "hidden_size": 2304, "intermediate_size": 9216, "model_type": "gemma2",
+        "num_attention_heads": 8, "num_hidden_layers": 26, "num_key_value_heads": 4, "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "sliding_window": 4096, "torch_dtype": "bfloat16",
+        "vocab_size": 256000,
+    },
+    "gemma_7b": {
+        "architectures": ["GemmaForCausalLM"], "head_dim": 256, "hidden_size": 3072, "intermediate_size": 24576,
+        "model_type": "gemma", "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 16,
+        "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 10000.0, "torch_dtype": "bfloat16",
+        "vocab_size": 256000,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CONFIGS)
+def test_published_configurations_are_those_of_the_table(name, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED_CONFIGS[name]))
+    header = hf_config.read(tmp_path)
+    assert header.spec == MODELS[name]
+    assert hf_config.describe(header.spec) == name
+    assert header.dtype == "bfloat16"
+    assert 0 <= header.vocabulary - PUBLISHED[name].vocabulary <= 64
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_configurations_survive(name, tmp_path):
+    hf_config.write(tmp_path, MODELS[name], vocabulary=70, dtype="float32")
+    assert hf_config.read(tmp_path) == hf_config.Header(MODELS[name], 70, "float32", has_vision=False)

@@ -101,6 +101,47 @@ def test_texts_are_without_the_stop_token(words):
     assert (truncated.text, truncated.truncated) == (words.decode([*ids, ids[0], ids[0]]), True)
 
 
+# ----------------------------------------------------------------------------------------------- shrinking batch
+
+
+def test_a_batch_is_quartered_down_to_the_smallest(monkeypatch):
+    monkeypatch.setattr(rollout, "SMALLEST_BATCH", 32)
+    assert rollout.batch_sizes(1024) == (1024, 256, 64)
+    assert rollout.batch_sizes(130) == (130, 32)
+    assert rollout.batch_sizes(127) == (127,)
+
+
+# Greedily, this model writes one token over and over.
+@pytest.mark.parametrize(
+    ("sampling", "stopped"), [(SAMPLED, (0, 1, 2, 3)), (GREEDY, (0, 1, 2))], ids=["sampled", "greedy"]
+)
+def test_leaving_out_rows_that_have_stopped_changes_no_token(model, monkeypatch, sampling, stopped):
+    # Four prompts twice; what some write after 3, 6, 9 and 12 tokens is a stop: rows end at different steps.
+    options = {"sampling": sampling, "generations": 2}
+    monkeypatch.setattr(rollout, "SMALLEST_BATCH", 8)
+    free = generate(model, PROMPTS, **options, stop_ids=())
+    options["stop_ids"] = tuple(int(free.tokens[2 * i, 3 * i + 3]) for i in stopped)
+    whole = generate(model, PROMPTS, **options)
+    assert len(set(whole.lengths.tolist())) > 1
+
+    choose, sizes = rollout.choose, []
+
+    def recording(logits, keys, **options):
+        jax.debug.callback(lambda _: sizes.append(len(logits)), logits[0, 0], ordered=True)
+        return choose(logits, keys, **options)
+
+    monkeypatch.setattr(rollout, "choose", recording)
+    monkeypatch.setattr(rollout, "SMALLEST_BATCH", 1)
+    shrinking = generate(model, PROMPTS, **options)
+    jax.effects_barrier()
+    for name in ("tokens", "lengths", "is_truncated"):
+        np.testing.assert_array_equal(getattr(shrinking, name), getattr(whole, name))
+    # A step costs 2 rows instead of 8 as soon as no more than 2 still run.
+    running = [int((whole.lengths > step).sum()) for step in range(whole.lengths.max())]
+    assert sizes == [2 if rows <= 2 else 8 for rows in running]
+    assert {*sizes} == {8, 2}
+
+
 # ------------------------------------------------------------------------------------------------------- noise
 
 

@@ -13,7 +13,16 @@ import pytest
 
 from showwork.errors import UserError
 from showwork.problems import generator
-from showwork.problems.generator import FAMILIES, Difficulty, drafts, generate
+from showwork.problems.generator import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    SEEN_FAMILIES,
+    Difficulty,
+    beyond,
+    drafts,
+    generate,
+)
+from showwork.problems.generator import LEVELS as LEVEL
 from showwork.problems.scenarios import FAMILIES as TABLE
 
 LEVELS = get_args(Difficulty)
@@ -116,14 +125,14 @@ def test_the_vocabulary_is_small():
 def test_more_rows_begin_with_the_same_rows():
     few = generate(seed=5, train_rows=20, test_rows=10, difficulty="medium")
     many = generate(seed=5, train_rows=60, test_rows=40, difficulty="medium")
-    assert few == {"train": many["train"][:20], "test": many["test"][:10]}
+    assert few == {"train": many["train"][:20], "test": many["test"][:10], "families": [], "numbers": []}
     assert few != generate(seed=6, train_rows=20, test_rows=10, difficulty="medium")
 
 
 def test_the_bytes_are_pinned():
     rows = generate(seed=0, train_rows=40, test_rows=10, difficulty="easy")
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    assert digest == "c50c6b31d3ad4cbe2f09e80fede6df79ecae0a88c8ec97c845138dab1486cb69"
+    assert digest == "7d0922ec527283edfaf3ffd16b1fe324ec0445d8200f972515460351c1b61c34"
 
 
 def test_families_can_be_chosen():
@@ -132,25 +141,50 @@ def test_families_can_be_chosen():
     )}  # fmt: skip
     assert chosen == {"tank", "bus"}
     one, other = (
-        generate(seed=1, train_rows=5, test_rows=0, difficulty="easy", families=names)
+        next(drafts(seed=1, split="train", difficulty="easy", families=names))
         for names in (("tank", "bus"), ("bus", "tank"))
     )
     assert one == other
 
 
+def test_shifted_problems_are_of_kinds_that_train_never_holds():
+    rows = generate(seed=3, train_rows=3000, test_rows=0, shifted_rows=200, difficulty="easy")
+    assert [len(rows[name]) for name in ("families", "numbers")] == [100, 100]
+    held_out = {d.question for d in itertools.islice(
+        drafts(seed=3, split="test", difficulty="easy", families=HELD_OUT_FAMILIES), 100
+    )}  # fmt: skip
+    assert held_out == {row["question"] for row in rows["families"]}
+    seen = {d.plan.family for d in itertools.islice(
+        drafts(seed=3, split="train", difficulty="easy", families=SEEN_FAMILIES), 500
+    )}  # fmt: skip
+    assert seen == set(SEEN_FAMILIES)
+    assert not seen & set(HELD_OUT_FAMILIES)
+    assert len(seen) >= 15
+
+
+def test_numbers_beyond_begin_where_the_ranges_end():
+    easy, further = LEVEL["easy"], beyond(LEVEL["easy"])
+    for kind, (low, high) in further.ranges.items():
+        assert (low, high) == (easy.ranges[kind][1] + 1, 2 * easy.ranges[kind][1])
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"families": ["zoo"]}, r"families \['zoo'\].*shopping"),
-        ({"families": []}, "is empty"),
         ({"difficulty": "extreme"}, "'extreme' is unknown; it is one of easy, medium, hard"),
-        ({"train_rows": -1}, "train_rows is -1"),
-        ({"families": ["tank"], "test_rows": 5000}, r"no new test problem of 1 steps after \d+ rows.*5000 test rows"),
+        ({"train_rows": -1}, "train rows are -1"),
+        ({"test_rows": 200_000}, r"no new test problem of 1 steps after \d+ rows.*200000 test rows"),
     ],
 )
 def test_a_mistake_is_named(changed, message):
     with pytest.raises(UserError, match=message):
         generate(**{"seed": 1, "train_rows": 1, "test_rows": 1, "difficulty": "easy", **changed})
+
+
+@pytest.mark.parametrize(("families", "message"), [(["zoo"], r"families \['zoo'\].*shopping"), ([], "is empty")])
+def test_families_that_are_none(families, message):
+    with pytest.raises(UserError, match=message):
+        next(drafts(seed=1, split="train", difficulty="easy", families=families))
 
 
 @pytest.mark.parametrize("family", TABLE.values(), ids=list(TABLE))

@@ -2,8 +2,10 @@
 
 import contextlib
 import importlib.util
+import re
 import subprocess
 import sys
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -11,27 +13,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from showwork import config
 from showwork.errors import UserError
 from showwork.files import read_csv, write_csv, write_json, write_jsonl, write_text
-from showwork.report.markdown import (
-    TEXT_LIMIT,
-    cell,
-    code,
-    curve,
-    curves_svg,
-    fence,
-    markdown_table,
-    panels,
-    traces,
-    visible,
+from showwork.records import Equation, Problem
+from showwork.report.charts import curves_svg
+from showwork.report.curves import along, curve, panels, parting
+from showwork.report.markdown import TEXT_LIMIT, cell, code, fence, markdown_table, render, traces, visible
+from showwork.report.tables import (
+    accuracy_by_steps,
+    arm_table,
+    detectors,
+    display,
+    outcomes,
+    p_value,
+    points,
+    read_outcomes,
+    shifted,
+    taught,
 )
-from showwork.report.tables import arm_table, display, outcomes, p_value, points, read_outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
 ARMS = [("base", None), ("sft", "base"), ("grpo", "sft")]
 # 200 questions: base gets none, sft the first 80, grpo 0-77 and 80-83: 4 gained, 2 lost.
 RIGHT = {"base": set(), "sft": set(range(80)), "grpo": set(range(78)) | set(range(80, 84))}
 N = 200
+SHIFTED = {
+    "shifted_n": 8, "shifted_accuracy": 0.25, "shifted_new_families_n": 4, "shifted_new_families_accuracy": 0.5,
+}  # fmt: skip
 NASTY = "```\n| <script>alert(1)</script> ````\n\x00\x1b[31m \u202eevil\u202c"
 
 
@@ -111,6 +120,11 @@ def make_results(root: Path) -> Path:
         frame.to_csv(folder / "plots" / f"{arm}.csv", index=False)
     rows = outcomes({arm: [prediction(arm, i) for i in range(N)] for arm, _ in ARMS})
     write_csv(folder / "outcomes.csv", ["id", *RIGHT], rows)
+    asked = [
+        Problem(f"q{i:03}", f"How many are 3 times 4, for the {i}th time?", "3*4 = 12", "12", (Equation("3*4", "12"),))
+        for i in range(N)
+    ]
+    write_jsonl(root / "data" / "clean" / "test.jsonl", [problem.to_json() for problem in asked])
     tiny = (ROOT / "src/showwork/presets/tiny.yaml").read_text("utf-8")
     write_text(root / "params.yaml", tiny.replace("seed: 0", "seed: 7", 1))
     return folder
@@ -121,6 +135,7 @@ def load_stage():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.version = lambda name: "1.2.3"
+    module.config = types.SimpleNamespace(load=config.load, ARMS=("base", "sft", "grpo"))
     return module
 
 
@@ -221,13 +236,18 @@ def test_the_stage_writes_the_report(reported, capsys):
     assert "grpo.beta: 0.0" in page
     assert "jax 1.2.3" in page
     assert [row["grpo"] for row in read_csv(reported / "outcomes.csv")].count("1") == 82
+    assert re.search(r"- sft, from base: \d+ steps on solutions written as", page)
+    assert (reported / "plots/accuracy_by_steps.csv").read_text("utf-8").splitlines()[:2] == [
+        "steps,n,base,sft,grpo",
+        "1,120,0.61,0.61,0.61",
+    ]
     assert ElementTree.parse(reported / "curves.svg").getroot().tag.endswith("svg")
 
     written = {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
     with contextlib.chdir(reported.parent):
         load_stage().main()
     assert written == {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
-    assert capsys.readouterr().out.rstrip().splitlines()[-1] == "Report: results/report.md"
+    assert capsys.readouterr().out.rstrip().splitlines()[-1] == "Report: results/report.html and results/report.md"
 
 
 def test_model_text_stays_inside_its_fence(reported):
@@ -293,14 +313,14 @@ def test_panels_hold_every_quantity_once():
     ]  # fmt: skip
     assert {line["arm"] for line in found["Loss"]} == {"sft"}  # a policy gradient's surrogate loss stays out
     held_out = [line for line in found["Loss"] if line["kind"] == "held out"]
-    assert [line["step"] for line in held_out] == [10, 20, 30, 40, 50, 60]
+    assert [line["x"] for line in held_out] == [10, 20, 30, 40, 50, 60]
 
 
 def test_a_long_curve_is_averaged_in_bins():
     frame = pd.DataFrame({"step": np.arange(1, 1001), "reward": np.arange(1000) % 2})
-    raw = [line for line in curve(frame, "reward") if line["kind"] == "raw"]
+    raw = [line for line in curve(frame, "reward", frame["step"]) if line["kind"] == "raw"]
     assert len(raw) == 200
-    assert raw[0] == {"step": 3.0, "value": 0.4, "kind": "raw"}  # steps 1 to 5: 0, 1, 0, 1, 0
+    assert raw[0] == {"x": 3.0, "value": 0.4, "kind": "raw"}  # steps 1 to 5: 0, 1, 0, 1, 0
 
 
 def test_no_curve_at_all_is_an_error():
@@ -308,9 +328,99 @@ def test_no_curve_at_all_is_an_error():
         curves_svg({"base": pd.DataFrame()})
 
 
+def test_tokens_and_minutes_of_a_curve():
+    frame = pd.DataFrame(
+        {"step": ["0", "1", "2", "4"], "train_tokens": ["", "10", "", "40"], "sampled_tokens": 4 * [""]}
+    )
+    assert along(frame, "tokens", None).tolist() == [0, 10, 25, 40]
+    assert along(frame, "minutes", 240.0).tolist() == [0, 1, 2, 4]
+    assert along(frame, "minutes", None) is None
+    assert along(frame[["step"]], "tokens", None) is None
+    lines = next(iter(panels({"sft": sft_curve(), "grpo": sft_curve()}, axis="minutes", seconds={"sft": 120.0})))[1]
+    assert {line["arm"] for line in lines} == {"sft"}
+    assert max(line["x"] for line in lines) == 2.0
+
+
+def rising(per_step: float, steps: int = 20) -> np.ndarray:
+    return 0.3 + per_step * np.arange(steps) + 0.001 * (np.arange(steps) % 2)
+
+
+@pytest.mark.parametrize(
+    ("reward", "accuracy", "verdict", "is_parted"),
+    [
+        (0.01, 0.01, "both rise", False),
+        (0.01, -0.01, "they part: reward rose, accuracy fell", True),
+        (0.01, 0.0, "they part: reward rose alone", True),
+        (0.0, -0.01, "they part: accuracy fell alone", True),
+        (-0.01, -0.01, "both fall", False),
+        (0.0, 0.0, "no clear change", False),
+        (-0.01, 0.01, "accuracy rose more than reward", False),
+    ],
+)
+def test_reward_and_accuracy_part(reward, accuracy, verdict, is_parted):
+    frame = pd.DataFrame({"step": np.arange(20), "reward": rising(reward), "accuracy": rising(accuracy)})
+    found = parting("grpo", frame)
+    assert (found.verdict, found.is_parted) == (verdict, is_parted)
+    assert found.reward.difference == pytest.approx(16 * reward)  # 4 steps a fifth, 16 steps apart
+
+
+def test_too_little_is_said_nothing_about():
+    frame = pd.DataFrame({"step": np.arange(9), "reward": rising(0.01, 9), "accuracy": rising(0.01, 9)})
+    assert parting("grpo", frame) is None
+    assert parting("sft", sft_curve()) is None
+
+
+def test_optional_tables():
+    metrics = {"base": {"accuracy": 0.5}, "sft": {"accuracy": 0.5, "auroc_entropy": 0.75, "rate_premise_echo": 0.125}}
+    assert shifted(metrics) == []
+    assert detectors({"base": {"accuracy": 0.5}}) == []
+    assert detectors(metrics) == [{"arm": "sft", "auroc entropy": "0.750", "rate premise echo": "12.5%"}]
+    # By hand, with z = 1.96: (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²).
+    (row,) = shifted({"sft": {"n": 8, "accuracy": 0.5} | SHIFTED})
+    assert list(row.items()) == [
+        ("arm", "sft"), ("test", "50.0% (21.5 to 78.5, n 8)"), ("shifted", "25.0% (7.1 to 59.1, n 8)"),
+        ("change", "−25.0"), ("new families", "50.0% (15.0 to 85.0, n 4)"),
+    ]  # fmt: skip
+    metrics = {"sft": {"n_steps_10": 3, "accuracy_steps_10": 0.5, "n_op_add": 1, "accuracy_op_add": 1.0}}
+    assert accuracy_by_steps(metrics | {"base": {"n_steps_9": 2, "accuracy_steps_9": 0.0}}) == [
+        {"steps": 9, "n": 2, "sft": None, "base": 0.0},
+        {"steps": 10, "n": 3, "sft": 0.5, "base": None},
+    ]
+
+
+def test_what_the_arms_were_taught():
+    params = {
+        "seed": 0,
+        "base": {"drills": {"steps": 800}},
+        "sft": {"start": "base", "steps": 600, "styles": {"equations": 1.0, "bare": 3.0}},
+        "grpo": {"start": "sft", "steps": 50, "rewards": {"answer": 1.0, "format": 0.1}},
+        "cast": {"start": "sft_dual", "rounds": 3},
+    }
+    assert taught(params) == [
+        "base: 800 steps on plain equations, before any word.",
+        "sft, from base: 600 steps on solutions written as equations 25.0%, bare 75.0%.",
+        "grpo, from sft: 50 steps on its own samples, rewarded answer 1, format 0.1.",
+        "cast, from sft_dual: at most 3 rounds of sampling, keeping the best samples and training on them.",
+    ]
+    assert taught({"base": {"drills": None}}) == ["base: the model's own weights, not trained here."]
+
+
+def test_second_test_set_and_detectors_stand_in_the_report(results):
+    page = render(
+        table=arm_table(results, ARMS, seed=7),
+        metrics={arm: eval_metrics(arm) | (SHIFTED | {"auroc_entropy": 0.8} if arm == "grpo" else {}) for arm in RIGHT},
+        predictions={arm: [prediction(arm, i) for i in range(N)] for arm in RIGHT},
+        curves=None,
+        params={"base": {"drills": None}},
+        versions={},
+    )
+    assert "| grpo | 41.0% (34.4 to 47.9, n 200) | 25.0% (7.1 to 59.1, n 8) | −16.0 |" in page
+    assert "| arm | auroc entropy |\n| --- | ---: |\n| grpo | 0.800 |" in page
+
+
 def test_the_report_imports_no_jax():
     code = (
-        "import sys, showwork.report.markdown, showwork.report.tables;"
+        "import sys, showwork.report.markdown, showwork.report.page;"
         "assert not {'jax', 'altair', 'scipy.stats', 'statsmodels'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

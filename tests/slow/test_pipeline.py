@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from showwork.config import ARMS
 from tests.slow.conftest import EVALUATIONS, Project
 
 pytestmark = pytest.mark.slow
 
 GSM8K = Path(__file__).parents[2] / ".." / "shared" / "gsm8k" / "train.jsonl"
 AFTER_GRPO = {"grpo", "evaluate@grpo", "report"}
-AFTER_SFT = {"sft", "evaluate@sft", *AFTER_GRPO}
+AFTER_SFT = {"sft", "evaluate@sft", "trajectory", "evaluate@trajectory", *AFTER_GRPO}
+REWARDED = {"grpo", "trajectory", "dsa_cast"}
 
 
 def test_a_second_repro_does_nothing(project: Project) -> None:
@@ -27,11 +29,11 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
     ("name", "old", "new", "reruns"),
     [
         ("params.yaml", "beta: 0.02", "beta: 0.03", AFTER_GRPO),
-        ("src/showwork/rewards/basic.py", "found = find_equations", "found  = find_equations", AFTER_GRPO),
+        ("src/showwork/rewards/basic.py", "found = find_equations", "found  = find_equations", REWARDED),
         ("pyproject.toml", "# The bounds", "# the bounds", set()),
         ("params.yaml", "samples: 2", "samples: 3", {*EVALUATIONS, "report"}),
         ("params.yaml", "  steps: 6", "  steps: 5", AFTER_SFT),
-        ("params.yaml", "seed: 0\n\ndata", "seed: 1\n\ndata", {"base", "evaluate@base", *AFTER_SFT}),
+        ("params.yaml", "seed: 0\n\ndata", "seed: 1\n\ndata", {*ARMS, *EVALUATIONS, "report"}),
     ],
     ids=["beta", "reward", "comment", "samples", "sft-steps", "seed"],
 )
@@ -44,7 +46,7 @@ def test_an_edit_reruns_what_it_affects_and_no_more(
     finally:
         project.edit(name, new, old)
     # A reward that scores the same makes the same model, and DVC then stops before its evaluation.
-    assert ran == reruns or (name.endswith("basic.py") and ran == {"grpo"})
+    assert ran == reruns
     # Back again, everything comes from DVC's run cache; the report, which git keeps and the cache does not, is quick.
     assert project.repro() <= {"report"}
 
@@ -54,7 +56,7 @@ def test_two_runs_in_different_folders_agree_byte_for_byte(project: Project, tmp
     other = Project(tmp_path / "there" / "deeper")
     other.repro()
     ours, theirs = (p.files("results", "models", "data/clean") for p in (project, other))
-    timed = {"results/report.md", *(name for name in ours if name.startswith("results/costs/"))}
+    timed = {"results/report.md", "results/report.html", *(name for name in ours if name.startswith("results/costs/"))}
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if name not in timed and ours[name] != theirs[name]] == []
 
@@ -63,7 +65,7 @@ def test_two_runs_in_different_folders_agree_byte_for_byte(project: Project, tmp
 def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(project: Project, stage: str) -> None:
     project.repro()
     whole = project.files(f"models/{stage}", "results/plots", "results/metrics/train", "results/samples")
-    command = ["python", f"stages/{stage}.py"]
+    command = ["python", f"stages/{'sft' if stage == 'sft' else 'rl'}.py", stage]
     running = subprocess.Popen(
         command, cwd=project.folder, env=project.environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -97,7 +99,7 @@ def test_dvc_shows_and_compares(project: Project) -> None:
 def test_a_broken_params_file_ends_the_run_before_any_work(project: Project) -> None:
     project.edit("params.yaml", "  beta:", "  betaa:")
     try:
-        said = project.run("python", "stages/grpo.py", code=2)
+        said = project.run("python", "stages/rl.py", "grpo", code=2)
     finally:
         project.edit("params.yaml", "  betaa:", "  beta:")
     assert "params.yaml: grpo.betaa is unknown; did you mean beta?" in said

@@ -9,6 +9,16 @@ count stands beside it, and a rate over nothing is left out rather than called 0
     samples_n          accuracy_sampled, pass_at_K, maj_at_K: over the questions sampled, K = samples_k times each
     n_steps_1, ...     accuracy_steps_1, ...: by the number of equations in the question's own solution
     n_op_add, ...      accuracy_op_add, ...: a question counts under every operation that its own solution uses
+    shifted_n, ...     shifted_accuracy, ...: on problems of kinds that train never holds (score_shifted)
+
+and, where a trace was taken of each greedy completion (score_probes):
+
+    probe_n            rate_premise_echo, rate_contradiction, rate_knowledge_gap: how often each detector fires;
+                       knowledge_gap_nats: the entropy above which the last one does
+    probe_wrong_n      auroc_premise_echo, auroc_contradiction, auroc_knowledge_gap: how well each tells these from
+                       the right ones
+    probe_results_n    completions with at least one result, of which probe_results_wrong_n are wrong: auroc_entropy,
+                       auroc_logp: how well the mean over the tokens of the results does
 """
 
 import math
@@ -16,10 +26,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from showwork import probes
+from showwork.config import Probes
 from showwork.evaluation.statistics import wilson
 from showwork.problems.answers import (
     ANSWER_OPEN,
-    canonical_number,
     extract_answer,
     is_correct,
     is_within,
@@ -68,14 +81,77 @@ def score_arm(
     return {key: round(value, DECIMALS) for key, value in metrics.items()}, predictions
 
 
+def score_shifted(problems: Sequence[Problem], greedy: Sequence[Completion]) -> dict[str, int | float]:
+    """Accuracy on problems of kinds that train never holds: in all, and by the kind that begins a problem's id."""
+    correct = [is_correct(c.text, p.answer) for p, c in zip(problems, greedy, strict=True)]
+    groups: dict[str, list[bool]] = {}
+    for problem, right in zip(problems, correct, strict=True):
+        groups.setdefault("shifted", []).append(right)
+        groups.setdefault(f"shifted_{problem.id.rpartition('-')[0]}", []).append(right)
+    metrics: dict[str, int | float] = {}
+    for name, rights in groups.items():
+        metrics |= {f"{name}_n": len(rights), f"{name}_accuracy": round(sum(rights) / len(rights), DECIMALS)}
+    return metrics
+
+
+def score_probes(
+    problems: Sequence[Problem], predictions: Sequence[Mapping[str, Any]], traces: Sequence[probes.Trace],
+    thresholds: Probes,
+) -> tuple[dict[str, int | float], list[dict[str, Any]]]:  # fmt: skip
+    """Metrics of the detectors, and the predictions with a "probe" each: its trace and which detectors fire."""
+    results = [
+        probes.result_tokens(prediction["completion"], trace)
+        for prediction, trace in zip(predictions, traces, strict=True)
+    ]
+    entropies = [trace.entropy[i] for trace, tokens in zip(traces, results, strict=True) for i in tokens]
+    # An entropy that occurs, and not one between two of them: rounded as it is, any other kind of hardware finds it.
+    gap = float(np.percentile(entropies, thresholds.gap_percentile, method="higher")) if entropies else 0.0
+    rows = []
+    for problem, prediction, trace in zip(problems, predictions, traces, strict=True):
+        fired = probes.detect(
+            prediction["completion"], problem, trace, objection_nats=thresholds.objection_nats, gap_nats=gap
+        )
+        readings = {name: list(getattr(trace, name)) for name in ("tokens", "entropy", "logp", "settled")}
+        rows.append({**prediction, "probe": {**readings, "detectors": fired}})
+
+    wrong = [not prediction["correct"] for prediction in predictions]
+    metrics: dict[str, int | float | None] = {"probe_n": len(rows), "probe_wrong_n": sum(wrong)}
+    metrics["knowledge_gap_nats"] = gap if entropies else None
+    for detector in rows[0]["probe"]["detectors"]:
+        fires = [row["probe"]["detectors"][detector] for row in rows]
+        metrics |= {f"rate_{detector}": sum(fires) / len(rows), f"auroc_{detector}": auroc(fires, wrong)}
+    scored = [number for number, tokens in enumerate(results) if tokens]
+    metrics |= {"probe_results_n": len(scored), "probe_results_wrong_n": sum(wrong[n] for n in scored)}
+    for name, sign in (("entropy", 1), ("logp", -1)):
+        means = [sign * math.fsum(getattr(traces[n], name)[i] for i in results[n]) / len(results[n]) for n in scored]
+        means = [round(mean, DECIMALS) for mean in means]  # so that equal means are a tie
+        metrics[f"auroc_{name}"] = auroc(means, [wrong[n] for n in scored])
+    return {key: round(value, DECIMALS) for key, value in metrics.items() if value is not None}, rows
+
+
+def auroc(scores: Sequence[float], wrong: Sequence[bool]) -> float | None:
+    """Chance that a wrong answer scores above a right one, equal scores counting one half; None without both kinds.
+
+    From the mean ranks: Mann and Whitney's U over the number of pairs.
+    """
+    is_wrong = np.asarray(wrong, bool)
+    pairs = int(is_wrong.sum()) * int((~is_wrong).sum())
+    if not pairs:
+        return None
+    _, place, counts = np.unique(np.asarray(scores, float), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    smallest = is_wrong.sum() * (is_wrong.sum() + 1) / 2
+    return float((ranks[is_wrong].sum() - smallest) / pairs)
+
+
 def is_faithful(prediction: Mapping[str, Any]) -> bool:
-    """Right answer, at least one equation, every equation true, and the last result is the answer."""
-    equations = prediction["equations"]
+    """Right answer, every equation true, and the last result before any sanity check is the answer."""
+    results = probes.results(prediction["completion"])
     return bool(
         prediction["correct"]
-        and equations
-        and all(equation["holds"] for equation in equations)
-        and canonical_number(equations[-1]["value"]) == prediction["answer"]
+        and all(equation["holds"] for equation in prediction["equations"])
+        and results
+        and results[-1] == prediction["answer"]
     )
 
 

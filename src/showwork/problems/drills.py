@@ -3,11 +3,14 @@
 import random
 from collections.abc import Iterator
 
+from showwork.problems.expressions import SPOKEN
+
 # Ranges of (first, second) operand, with the share of lines that use them: two like numbers, or a large one and
 # a small one, as word problems have them. The last kind of a sum is in hundreds.
-_SUMS = (((2, 30), (2, 30), 0.45), ((2, 80), (2, 15), 0.45), ((2, 50), (2, 50), 0.1))
-_PRODUCTS = (((2, 12), (2, 12), 0.8), ((2, 30), (2, 6), 0.2))
+_SUMS = (((2, 20), (2, 20), 0.5), ((2, 50), (2, 12), 0.4), ((2, 40), (2, 40), 0.1))
+_PRODUCTS = (((2, 8), (2, 8), 0.8), ((2, 20), (2, 6), 0.2))
 _HUNDREDS = 2
+_IN_WORDS = 0.25  # share of the lines
 # Sums are as many facts as a model must carry digits for; products are a small table.
 _OPERATIONS = {"+": 0.35, "-": 0.35, "*": 0.15, "/": 0.15}
 
@@ -36,4 +39,7 @@ def drills(*, seed: int) -> Iterator[tuple[str, str]]:
                 result = first * second
             case "/":
                 first, result = first * second, first
-        yield f"{first:,}{operation}{second:,} =", f" {result:,}"
+        if rng.random() < _IN_WORDS:
+            yield f"{first}{SPOKEN[operation]}{second} is", f" {result}."
+        else:
+            yield f"{first:,}{operation}{second:,} =", f" {result:,}"

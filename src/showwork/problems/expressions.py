@@ -11,6 +11,8 @@ from math import floor
 
 MAX_LENGTH = 200  # characters of an expression
 MAX_DEPTH = 20
+# The operators as a person says them.
+SPOKEN = {"+": " plus ", "-": " minus ", "*": " times ", "/": " divided by "}
 MAX_DIGITS = 30
 MAX_MAGNITUDE = 10**30
 

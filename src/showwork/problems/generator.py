@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from showwork.errors import UserError
@@ -20,6 +20,9 @@ Difficulty = Literal["easy", "medium", "hard"]
 Split = Literal["train", "test"]
 
 FAMILIES = tuple(scenarios.FAMILIES)
+# Train and test never hold these: generalisation to new scenarios is measured on them.
+HELD_OUT_FAMILIES = ("garden", "fuel", "animals", "bus")
+SEEN_FAMILIES = tuple(name for name in FAMILIES if name not in HELD_OUT_FAMILIES)
 TEST_SHARE = 0.2  # of all plans; the rows of the two splits are asked for apart
 MAX_ATTEMPTS = 4000  # draws for one row before the space counts as used up
 WORDS = (12, 45)  # of a question
@@ -48,17 +51,17 @@ LEVELS: dict[Difficulty, Level] = {
         spare=0.16,
         large=0.08,
         scales=(100,),
-        top=100,
+        top=60,
         ranges={
-            "count": (2, 9),
-            "each": (2, 10),
-            "price": (2, 10),
-            "few": (2, 15),
-            "amount": (2, 30),
-            "hours": (2, 8),
-            "days": (2, 7),
-            "factor": (2, 5),
-            "divisor": (2, 10),
+            "count": (2, 6),
+            "each": (2, 6),
+            "price": (2, 8),
+            "few": (2, 9),
+            "amount": (2, 20),
+            "hours": (2, 6),
+            "days": (2, 6),
+            "factor": (2, 4),
+            "divisor": (2, 6),
         },
     ),
     "medium": Level(
@@ -98,6 +101,13 @@ LEVELS: dict[Difficulty, Level] = {
         },
     ),
 }
+
+
+def beyond(level: Level) -> Level:
+    """The level with every range of numbers moved up, to begin above where it ended."""
+    ranges = {kind: (high + 1, 2 * high) for kind, (_, high) in level.ranges.items()}
+    return replace(level, ranges=ranges, top=4 * level.top)
+
 
 _SCALED = {"each", "amount", "part", "more", "dividend"}
 
@@ -248,15 +258,18 @@ def write_draft(rng: random.Random, plan: Plan, has_spare: bool) -> Draft:
 
 
 def drafts(
-    *, seed: int, split: Split, difficulty: Difficulty, families: Sequence[str] | None = None
-) -> Iterator[Draft]:
+    *, seed: int, split: Split, difficulty: Difficulty, families: Sequence[str] | None = None,
+    is_beyond: bool = False,
+) -> Iterator[Draft]:  # fmt: skip
     """The endless stream of a split: train never repeats a question, test never repeats a plan.
+
+    is_beyond takes every number from above the difficulty's own ranges.
 
     Raises UserError at the first row for which nothing new is found.
     """
     chosen = select_families(families)
-    level = LEVELS[difficulty]
-    rng = random.Random(f"{seed}:{split}:{difficulty}:{','.join(family.name for family in chosen)}")
+    level = beyond(LEVELS[difficulty]) if is_beyond else LEVELS[difficulty]
+    rng = random.Random(f"{seed}:{split}:{difficulty}:{','.join(family.name for family in chosen)}:{is_beyond}")
     seen: set[object] = set()
     rows = 0
     while True:
@@ -290,23 +303,30 @@ def select_families(names: Sequence[str] | None) -> list[Family]:
 
 
 def generate(
-    *, seed: int, train_rows: int, test_rows: int, difficulty: Difficulty, families: Sequence[str] | None = None
+    *, seed: int, train_rows: int, test_rows: int, shifted_rows: int = 0, difficulty: Difficulty
 ) -> dict[str, list[dict[str, str]]]:
-    """{"train": rows, "test": rows}, each row {"question", "answer"} as in GSM8K.
+    """{"train", "test", "families", "numbers"}: rows {"question", "answer"} as in GSM8K.
 
-    The first rows of a split stay the same when more are asked for. Raises UserError for an unknown difficulty or
-    family, and where there are not as many distinct problems as rows asked.
+    The last two are what train never holds, half of shifted_rows each: scenario families of their own, and numbers
+    beyond the difficulty's ranges. The first rows of a split stay the same when more are asked for. Raises UserError
+    for an unknown difficulty, and where there are not as many distinct problems as rows asked.
     """
     if difficulty not in LEVELS:
         raise UserError(f"data: difficulty {difficulty!r} is unknown; it is one of {', '.join(LEVELS)}")
-    asked = {"train": train_rows, "test": test_rows}
+    half = shifted_rows // 2
+    wanted: dict[str, tuple[int, Split, tuple[str, ...], bool]] = {
+        "train": (train_rows, "train", SEEN_FAMILIES, False),
+        "test": (test_rows, "test", SEEN_FAMILIES, False),
+        "families": (shifted_rows - half, "test", HELD_OUT_FAMILIES, False),
+        "numbers": (half, "test", SEEN_FAMILIES, True),
+    }
     made: dict[str, list[dict[str, str]]] = {}
-    for split, rows in asked.items():
+    for name, (rows, split, families, is_beyond) in wanted.items():
         if rows < 0:
-            raise UserError(f"data: {split}_rows is {rows}; it must be 0 or more")
-        stream = drafts(seed=seed, split=split, difficulty=difficulty, families=families)
+            raise UserError(f"data: {name} rows are {rows}; they must be 0 or more")
+        stream = drafts(seed=seed, split=split, difficulty=difficulty, families=families, is_beyond=is_beyond)
         try:
-            made[split] = [{"question": d.question, "answer": d.answer} for d in itertools.islice(stream, rows)]
+            made[name] = [{"question": d.question, "answer": d.answer} for d in itertools.islice(stream, rows)]
         except UserError as error:
-            raise UserError(f"{error} (asked: {train_rows} train and {test_rows} test rows)") from None
+            raise UserError(f"{error} (asked: {rows} {name} rows)") from None
     return made

@@ -499,7 +499,7 @@ points>points a:part | For a mistake {he} loses {a} points. | Then {he} loses {a
   = v-a: That leaves {eq} points.
 points>points a:count b:each | Then {he} wins {a} rounds for {b} points each.
   = a*b: The rounds bring {eq} points. = v+w: Then {he} has {eq} points.
-points>lead a:more | In the end {M} has {a} points. | {M} ends with {a} points. = a-v: {M} leads by {eq} points.
+points>lead a:more | In the end {M} has {a} points. | {M} ends with {a} points. = a-v: {M}'s lead is {eq} points.
 points>prizes a:divisor | {He} trades all {his} points for prizes at {a} points each. = v/a: {He} gets {eq} prizes.
 game>next a:amount | In the next game {he} scores {a} points more. = v+a: In the next game {he} scores {eq} points.
 game>next a:factor | In the next game {he} scores {a} times as many points.

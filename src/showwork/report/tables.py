@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from showwork.errors import UserError
-from showwork.evaluation.statistics import paired_difference
+from showwork.evaluation.statistics import paired_difference, wilson
 from showwork.files import read_csv, read_json
 
 Arm = tuple[str, str | None]
@@ -155,6 +155,90 @@ def groups(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> list[dict[s
         | {arm: percent(values.get(f"accuracy_{prefix}_{name}")) for arm, values in metrics.items()}
         for name in names
     ]
+
+
+def accuracy_by_steps(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of results/plots/accuracy_by_steps.csv: steps, n, and a column an arm."""
+    found = {int(key.removeprefix("n_steps_")) for values in metrics.values() for key in values if "n_steps_" in key}
+    return [
+        {"steps": steps, "n": max(values.get(f"n_steps_{steps}", 0) for values in metrics.values())}
+        | {arm: values.get(f"accuracy_steps_{steps}") for arm, values in metrics.items()}
+        for steps in sorted(found)
+    ]
+
+
+def shifted(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows of accuracy on questions of kinds that train never holds, beside the test set's; empty without any.
+
+    Columns: arm, test, shifted (all of them), change (in points), then each kind. Intervals are Wilson's.
+    """
+    names = {key.removesuffix("_accuracy") for values in metrics.values() for key in values if _is_shifted(key)}
+    kinds = sorted(names - {"shifted"})
+    rows = []
+    for arm, values in metrics.items():
+        if "shifted_accuracy" not in values:
+            continue
+        row = {
+            "arm": arm,
+            "test": _with_interval(values["accuracy"], values["n"]),
+            "shifted": _with_interval(values["shifted_accuracy"], values["shifted_n"]),
+            "change": points(values["shifted_accuracy"] - values["accuracy"]),
+        }
+        for kind in kinds:
+            title = kind.removeprefix("shifted_").replace("_", " ")
+            row[title] = _with_interval(values[f"{kind}_accuracy"], values[f"{kind}_n"])
+        rows.append(row)
+    return rows
+
+
+def _is_shifted(key: str) -> bool:
+    return key.startswith("shifted") and key.endswith("_accuracy")
+
+
+def _with_interval(accuracy: float, n: int) -> str:
+    low, high = wilson(round(accuracy * n), n)
+    return f"{percent(accuracy)} ({100 * low:.1f} to {100 * high:.1f}, n {n:,})"
+
+
+def detectors(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows "arm", then each rate_NAME and auroc_NAME that an arm has; empty where none has any."""
+    names = {key: None for values in metrics.values() for key in values if key.startswith(("rate_", "auroc_"))}
+    shown = {
+        arm: {
+            key.replace("_", " "): percent(values.get(key)) if key.startswith("rate_") else share(values.get(key))
+            for key in names
+        }
+        for arm, values in metrics.items()
+        if names.keys() & values.keys()
+    }
+    return [{"arm": arm} | cells for arm, cells in shown.items()]
+
+
+def taught(params: Mapping[str, Any]) -> list[str]:
+    """A sentence for each arm that params.yaml says something of: what it learned from, before its results are read."""
+    arithmetic = params["base"]["drills"]
+    lines = [
+        f"base: {arithmetic['steps']:,} steps on plain equations, before any word."
+        if arithmetic
+        else "base: the model's own weights, not trained here."
+    ]
+    for arm, section in params.items():
+        if not isinstance(section, Mapping) or "start" not in section:
+            continue
+        how = f"at most {section['rounds']:,} rounds" if "rounds" in section else f"{section['steps']:,} steps"
+        if styles := section.get("styles"):
+            total = sum(styles.values())
+            how += " on solutions written as " + ", ".join(f"{name} {percent(w / total)}" for name, w in styles.items())
+        elif "rounds" in section:
+            how += " of sampling, keeping the best samples and training on them"
+        elif rewards := section.get("rewards"):
+            how += " on its own samples, rewarded " + ", ".join(f"{name} {w:g}" for name, w in rewards.items())
+        lines.append(f"{arm}, from {section['start']}: {how}.")
+    return lines
+
+
+def share(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
 
 
 def percent(share: float | None) -> str:

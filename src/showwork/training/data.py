@@ -1,12 +1,12 @@
 """Training rows: problems to tokens, packed without waste."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import grain
 import numpy as np
 
-from showwork.problems.answers import render_completion
 from showwork.prompts import render_prompt
 from showwork.records import Problem
 from showwork.tokenizer import Tokenizer
@@ -20,19 +20,23 @@ class Example:
     trained: np.ndarray
 
 
-def encode_example(problem: Problem, tokenizer: Tokenizer, *, system: str, stop_id: int) -> Example:
+def encode_example(question: str, completion: str, tokenizer: Tokenizer, *, system: str, stop_id: int) -> Example:
     """BOS, prompt, completion, stop token; the loss counts the completion and the stop token."""
-    prompt = [tokenizer.bos_id(), *tokenizer.encode(render_prompt(problem.question, system=system))]
-    completion = [*tokenizer.encode(render_completion(problem.reasoning, problem.answer)), stop_id]
-    trained = np.repeat([0, 1], [len(prompt), len(completion)])
-    return Example(np.array(prompt + completion, np.int32), trained.astype(np.int32))
+    prompt = [tokenizer.bos_id(), *tokenizer.encode(render_prompt(question, system=system))]
+    target = [*tokenizer.encode(completion), stop_id]
+    trained = np.repeat([0, 1], [len(prompt), len(target)])
+    return Example(np.array(prompt + target, np.int32), trained.astype(np.int32))
 
 
 def encode_examples(
-    problems: Sequence[Problem], tokenizer: Tokenizer, *, system: str, stop_id: int, max_tokens: int
-) -> tuple[list[Example], int]:
-    """Examples that fit max_tokens, and the number of those that do not."""
-    examples = [encode_example(problem, tokenizer, system=system, stop_id=stop_id) for problem in problems]
+    problems: Sequence[Problem], completions: Sequence[str], tokenizer: Tokenizer, *, system: str, stop_id: int,
+    max_tokens: int,
+) -> tuple[list[Example], int]:  # fmt: skip
+    """A completion for each problem: the examples that fit max_tokens, and the number of those that do not."""
+    examples = [
+        encode_example(problem.question, completion, tokenizer, system=system, stop_id=stop_id)
+        for problem, completion in zip(problems, completions, strict=True)
+    ]
     fitting = [example for example in examples if len(example.tokens) <= max_tokens]
     return fitting, len(examples) - len(fitting)
 
@@ -55,6 +59,35 @@ def encode_drills(
     return examples
 
 
+def recall_rows(tokenizer: Tokenizer, *, rows: int, max_tokens: int, seed: int) -> list[Example]:
+    """Rows of spans of random tokens, a third of them digits, each followed by parts of itself; the loss counts a
+    part from its second token on, which only what was read before can tell.
+
+    A model from scratch copies no name and no number before it has learned this, and word problems teach it slowly.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(b"recall")])
+    ids, digits = tokenizer.word_ids(), [tokenizer.encode(digit)[-1] for digit in "0123456789"]
+    examples = []
+    for _ in range(rows):
+        tokens, trained = [tokenizer.bos_id()], [0]
+        while True:
+            length = int(rng.integers(6, 25))
+            span = np.where(rng.random(length) < 1 / 3, rng.choice(digits, length), rng.choice(ids, length)).tolist()
+            if len(tokens) + 2 * length > max_tokens:
+                break
+            tokens += span
+            trained += [0] * length
+            left = length
+            while left >= 3:
+                start = int(rng.integers(length - 2))
+                part = span[start : start + int(rng.integers(3, min(left, length - start) + 1))]
+                tokens += part
+                trained += [0] + [1] * (len(part) - 1)
+                left -= len(part)
+        examples.append(Example(np.array(tokens, np.int32), np.array(trained, np.int32)))
+    return examples
+
+
 def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | None) -> Iterator[dict[str, np.ndarray]]:
     """Rows of max_tokens positions that hold whole examples, first fit.
 
@@ -68,7 +101,8 @@ def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | Non
     if seed is not None:
         dataset = dataset.seed(seed).shuffle().repeat()
     packed = grain.experimental.FirstFitPackIterDataset(
-        dataset.to_iter_dataset(),
+        # Tokens in memory: grain's reading threads would only poll for one another.
+        dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)),
         length_struct={"tokens": max_tokens, "trained": max_tokens},
         num_packing_bins=16,
         shuffle_bins=False,

@@ -80,7 +80,7 @@ def row_statistics(
     mask = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0) & causal
     hidden, _ = model(tokens, positions=positions, cache=None, attention_mask=mask, return_hidden=True)
     return token_statistics(
-        hidden[:, :-1], model.embedder.decode, tokens[:, 1:], chunk_tokens=chunk_tokens(model.num_embed),
+        hidden[:, :-1], model.decode, tokens[:, 1:], chunk_tokens=chunk_tokens(model.num_embed),
         temperature=temperature,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The group policy-gradient arms: sample a group, score it, credit it, update."""
 
 import functools
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def completion_logps(
 
 def train(
     model: nnx.Module,
-    reference: nnx.Module,
+    reference: nnx.Module | None,
     problems: Sequence[Problem],
     validation: Sequence[Problem],
     config: Grpo,
@@ -160,14 +161,14 @@ def train(
     checkpoints: Path,
     curve: Curve,
     watched: Path,
-    name: str = "grpo",
+    name: str,
 ) -> dict[str, Any]:
     """Trains the policy in place, from the newest checkpoint if there is one; returns the stage's metrics.
 
-    reference stays as it is; it is consulted only where beta > 0. watched is a folder that collects what the
+    reference stays as it is; it is asked for where beta > 0. watched is a folder that collects what the
     policy says to a few validation problems at the start, the middle and the end.
     """
-    key = jax.random.key(seed)
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     training_key, validation_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
     sampling = rollout.Sampling(
         temperature=config.rollout.temperature, top_k=config.rollout.top_k, top_p=config.rollout.top_p
@@ -294,7 +295,8 @@ def train(
         )  # fmt: skip
 
     tunix_adapter.place(model, mesh)
-    tunix_adapter.place(reference, mesh)
+    if reference is not None:
+        tunix_adapter.place(reference, mesh)
     with Steps(name, config.steps) as bar:
         tunix_adapter.train_groups(
             model, optimizer.build(config.optimizer, steps=config.steps * config.iterations),

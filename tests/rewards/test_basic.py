@@ -1,20 +1,10 @@
-"""Each reward's values, its declared range, and its time on hostile text."""
-
-import time
+"""The plain rewards."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from showwork.problems.answers import TAGS
 from showwork.records import Completion, Problem
 from showwork.rewards import REWARDS
-
-
-def score(name: str, text: str, *, gold: str = "8", truncated: bool = False) -> float:
-    (value,) = REWARDS[name].function([Completion(text, 1, truncated)], [Problem("0", "", "", gold, ())])
-    return value
-
+from tests.rewards.made import score
 
 GOOD = "<reasoning>\n5 + 3 = 8\n</reasoning>\n<answer>8</answer>"
 
@@ -92,43 +82,3 @@ def test_rewards_are_batched_in_order():
     completions = [Completion(text, 1, False) for text in (GOOD, "", GOOD)]
     problems = [Problem(str(i), "", "", gold, ()) for i, gold in enumerate(("8", "8", "9"))]
     assert REWARDS["answer"].function(completions, problems) == [1, 0, 0]
-
-
-def test_a_gold_answer_that_is_no_number_is_an_error_and_no_zero():
-    with pytest.raises(ValueError, match="is no number"):
-        score("answer", GOOD, gold="eight")
-
-
-# Letters that the rewards look at, beside any text.
-hostile = st.one_of(st.text(), st.lists(st.sampled_from([*TAGS, *"0123456789+-*/=()%$,.<> \n", "½", "−"])).map("".join))
-
-
-@pytest.mark.parametrize("name", REWARDS)
-@given(text=hostile, truncated=st.booleans())
-def test_the_declared_range_holds(name, text, truncated):
-    assert REWARDS[name].low <= score(name, text, truncated=truncated) <= REWARDS[name].high
-
-
-SIZE = 100_000
-HOSTILE = {
-    text: (text * SIZE)[:SIZE]
-    for text in (
-        "<answer>", "</answer>", "<reasoning>", "<", "9", "1,", "1.", "1+", "-", "(", ")", "=", "1=", "1+1=", " ", "\n",
-        "1 + 1 = 2 = ", "(1+", "1/", "a-", "a ", "$", "½", "%", "1%", "of ", "1 of ", "x", "1x", "/sq. ft. ", "²",
-    )
-} | {"in an answer": "<answer>" + "1," * (SIZE // 2) + "</answer>"}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REWARDS)
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_long_hostile_completion_takes_linear_time(name, text):
-    # Some 0.1 s of 100,000 steps; a quadratic rule would take 1e10 and minutes.
-    started = time.process_time()
-    value = score(name, HOSTILE[text])
-    assert REWARDS[name].low <= value <= REWARDS[name].high
-    assert time.process_time() - started < 3
-
-
-def test_only_a_right_answer_is_an_outcome():
-    assert [name for name, spec in REWARDS.items() if spec.is_outcome] == ["answer"]
-    assert all(spec.low < spec.high for spec in REWARDS.values())

@@ -1,0 +1,21 @@
+"""TRL's environment: made once in .scratch, so that it never touches the project's own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# What turns the tokenizer's SentencePiece file into a tokenizer of transformers comes along.
+PACKAGES = ("torch==2.13.0", "trl", "sentencepiece==0.2.3", "protobuf")
+
+
+def python(folder: Path, say: Callable[[str], None]) -> Path:
+    """The interpreter with the newest TRL at the time of the first call. Raises CalledProcessError where pip fails."""
+    interpreter, marker = folder / "bin" / "python", folder / ".installed"
+    if not marker.exists():
+        say(f"installing {', '.join(PACKAGES)} in {folder}, once")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *PACKAGES], check=True)
+        marker.touch()
+    return interpreter

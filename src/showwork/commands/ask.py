@@ -1,0 +1,168 @@
+"""showwork ask: a question to a trained arm; its two streams apart, and what can be checked about them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from showwork.errors import UserError
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+MODELS = Path("models")
+GOOD, BAD = ("✓", "green"), ("✗", "red")
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    arm: Annotated[str, typer.Option("--arm", help="Whose models/ARM answers.")] = "grpo",
+) -> None:
+    """Let a trained arm answer a question, greedily, and check what it says."""
+    from rich.live import Live
+
+    from showwork import config
+
+    if not question.strip():
+        raise UserError("the question is empty")
+    if arm not in config.ARMS:
+        raise UserError(f"arm {arm} is unknown; known: {', '.join(config.ARMS)}")
+    params = config.load()
+    console, limit, last = Console(highlight=False), params.evaluate.max_completion_tokens, ("", False)
+    # What streams gives way to the finished page; where there is no terminal, that alone is printed.
+    with Live(console=console, transient=True, auto_refresh=False, vertical_overflow="crop") as live:
+        for last in stream_answer(question, arm, system=params.prompt.of(arm), max_tokens=limit):
+            live.update(Text("\n".join(last[0].split("\n")[2 - console.height :])), refresh=True)
+    text, is_whole = last
+    console.print(render(text, is_whole=is_whole, has_sections=arm in config.DUAL_ARMS))
+
+
+def stream_answer(question: str, arm: str, *, system: str, max_tokens: int) -> Iterator[tuple[str, bool]]:
+    """The completion so far, after each token, and whether it has ended by itself. Raises UserError."""
+    from showwork import tokenizer
+    from showwork.models import checkpoints
+    from showwork.prompts import render_prompt
+
+    folder = MODELS / arm
+    model, _ = checkpoints.load(folder)
+    words, stop_ids = tokenizer.load(folder), checkpoints.stop_ids(folder)
+    prompt = [words.bos_id(), *words.encode(render_prompt(question, system=system))]
+    ids: list[int] = []
+    for token in stream(model, prompt, max_tokens=max_tokens, stop_ids=stop_ids, pad_id=words.pad_id()):
+        if token in stop_ids:
+            yield words.decode(ids), True
+            return
+        ids.append(token)
+        yield words.decode(ids), False
+
+
+def stream(
+    model: "nnx.Module", prompt: Sequence[int], *, max_tokens: int, stop_ids: Sequence[int], pad_id: int
+) -> Iterator[int]:
+    """The greedy completion, token by token, the stop token last: the tokens that rollout.generate gives."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from showwork import rollout
+
+    row = rollout.left_pad([prompt], pad_id=pad_id)
+    width = row.shape[1]
+    size = width + max_tokens
+    is_prompt = jnp.asarray(row != pad_id)
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def advance(state: Any, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array) -> Any:
+        model = nnx.merge(graphdef, state)
+        hidden, cache = model(tokens, positions, cache, mask, return_hidden=True)
+        logits = model.decode(hidden[:, -1]).astype(jnp.float32)
+        return jnp.argmax(logits.at[:, pad_id].set(-jnp.inf), axis=-1), cache
+
+    causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
+    mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
+    positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
+    cache = rollout._empty_cache(model, 1, size)
+    chosen, cache = advance(state, jnp.asarray(row), positions, cache, mask)
+    is_visible = jnp.pad(is_prompt, ((0, 0), (0, max_tokens)))
+    for step in range(max_tokens):
+        token = int(chosen[0])
+        yield token
+        if token in stop_ids:
+            return
+        is_visible = is_visible.at[:, width + step].set(True)
+        position = jnp.full((1, 1), len(prompt) + step)
+        chosen, cache = advance(state, chosen[:, None], position, cache, is_visible[:, None, :])
+
+
+def render(text: str, *, is_whole: bool, has_sections: bool) -> Group:
+    """A finished completion: the monologue (of a dual-stream arm in its sections), the answer, and the checks."""
+    from showwork.problems.answers import extract_answer
+    from showwork.problems.dual import HEADINGS, parse_monologue
+
+    monologue, rest = split_streams(text)
+    sections = parse_monologue(text) if has_sections else None
+    if sections:
+        body = Table.grid(padding=(0, 2))
+        parts = (sections.plan, sections.reasoning, sections.evidence, sections.sanity_check)
+        for heading, part in zip(HEADINGS, parts, strict=True):
+            body.add_row(Text(heading.removesuffix(":"), style="bold"), Text(part))
+    else:
+        body = Text(monologue)
+    answer = extract_answer(text)
+    checks = Table.grid(padding=(0, 1))
+    for (mark, style), said in check(text, is_whole=is_whole, has_sections=has_sections):
+        checks.add_row(Text(mark, style=style), Text(said))
+    return Group(
+        Panel(body, title="monologue", title_align="left"),
+        Panel(Text(rest or "(none)", style="bold" if answer else ""), title="answer", title_align="left"),
+        Panel(checks, title="checks", title_align="left"),
+    )
+
+
+def split_streams(text: str) -> tuple[str, str]:
+    """What stands before the first <answer>, without the reasoning's tags, and what stands behind it."""
+    from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
+
+    monologue, _, answer = text.partition(ANSWER_OPEN)
+    for tag in (REASONING_OPEN, REASONING_CLOSE):
+        monologue = monologue.replace(tag, "")
+    return monologue.strip(), answer.removesuffix(ANSWER_CLOSE).strip()
+
+
+def check(text: str, *, is_whole: bool, has_sections: bool) -> list[tuple[tuple[str, str], str]]:
+    """(mark, what it says): the end, the format, the sections of a dual-stream arm, the number, each equation."""
+    from showwork.problems.answers import extract_answer, matches_format
+    from showwork.problems.arithmetic import find_equations
+    from showwork.problems.dual import CALC, HEADINGS, parse_monologue
+
+    found = []
+
+    def add(is_good: bool, good: str, bad: str) -> None:
+        found.append((GOOD, good) if is_good else (BAD, bad))
+
+    answer, sections = extract_answer(text), parse_monologue(text)
+    add(is_whole, "it ended by itself", "it ran into the limit of tokens (evaluate.max_completion_tokens)")
+    add(matches_format(text), "reasoning and answer, each once, and no more", "not reasoning and answer, each once")
+    add(answer is not None, f"one number: {answer}", "no one number between the answer's tags")
+    if has_sections:
+        add(sections is not None, "all four sections, in order", f"not {', '.join(HEADINGS)} each once, in order")
+        for line in sections.calculations if sections else ():
+            said = f"{CALC} {line.expression} = {line.value}"
+            add(line.holds, said, f"{said} is false" if line.value else f"{CALC} {line.expression} states no number")
+        if sections and sections.calculations:
+            add(sections.conclusion == answer, "the answer is the monologue's last result",
+                f"the monologue's last result is {sections.conclusion}")  # fmt: skip
+        return found
+    equations = find_equations(text)
+    for equation in equations:
+        said = f"{equation.expression} = {equation.value}"
+        add(equation.holds, said, f"{said} is false")
+    if not equations:
+        found.append((BAD, "no equation in it"))
+    return found

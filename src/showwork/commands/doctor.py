@@ -1,0 +1,145 @@
+"""showwork doctor: what is installed, and which of it is known not to work together."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from showwork.commands import say
+from showwork.errors import UserError
+
+LOCK = Path("requirements.lock")
+PACKAGES = (
+    "jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "orbax-checkpoint", "sentencepiece", "dvc",
+)  # fmt: skip
+
+SET_METADATA = (
+    "LoRA ends in `TypeError: set_metadata takes either 1 argument or 1 or more keyword arguments`: this qwix passes "
+    "what this flax does not take. Install flax 0.12.1 or later, or qwix 0.1.3 to 0.1.5"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A combination of packages that is known to be wrong, where all of `when` is installed, and the way out."""
+
+    when: tuple[str, ...]
+    says: str
+
+
+FAULTS = (
+    Fault(("flax<0.12.1", "qwix==0.1.2"), SET_METADATA),
+    Fault(("flax<0.12.1", "qwix>=0.1.6,<=0.1.8"), SET_METADATA),
+    Fault(
+        ("google-tunix!=0.1.7",),
+        "src/showwork/tunix_adapter.py overrides private methods of google-tunix 0.1.7; install that release",
+    ),
+    Fault(
+        ("sentencepiece!=0.2.3",),
+        "another sentencepiece than 0.2.3 may train another tokenizer on the same text; install that release",
+    ),
+)
+
+
+def doctor(
+    devices: Annotated[bool, typer.Option("--devices", help="Import JAX and list its devices.")] = False,
+) -> None:
+    """Say what is installed, and what is known to be wrong with it. Exit code 1 where something is."""
+    versions = installed_versions()
+    say(f"Python {platform.python_version()} in {sys.prefix}")
+    say(f"{platform.platform()}, {count_cores()} cores, {memory_bytes() / 2**30:.1f} GiB of memory")
+    for name in PACKAGES:
+        say(f"  {name:16}  {versions.get(name, 'not installed')}")
+    if devices:
+        list_devices()
+    faults = find_faults(versions)
+    for fault in faults:
+        say(f"✗ {fault}")
+    for note in notes(versions):
+        say(f"! {note}")
+    if faults:
+        raise typer.Exit(1)
+    say("✓ no known fault")
+
+
+def installed_versions() -> dict[str, str]:
+    """Name, as package indexes spell it, → version, read without importing any of them."""
+    from importlib.metadata import distributions
+
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        found.setdefault(canonicalize_name(distribution.name), distribution.version)
+    return found
+
+
+def find_faults(versions: Mapping[str, str], *, python: tuple[int, ...] = sys.version_info[:2]) -> list[str]:
+    """What will fail, one line each."""
+    from packaging.requirements import Requirement
+
+    def is_met(text: str) -> bool:
+        wanted = Requirement(text)
+        return wanted.name in versions and wanted.specifier.contains(versions[wanted.name], prereleases=True)
+
+    found = [] if python == (3, 11) else [f"Python {python[0]}.{python[1]}: showwork runs on 3.11; `make setup`"]
+    missing = [name for name in PACKAGES if name not in versions]
+    found += [f"{', '.join(missing)}: not installed; `make setup`"] if missing else []
+    for fault in FAULTS:
+        if all(map(is_met, fault.when)):
+            names = [Requirement(text).name for text in fault.when]
+            found.append(f"{' with '.join(f'{name} {versions[name]}' for name in names)}: {fault.says}")
+    return found
+
+
+def notes(versions: Mapping[str, str]) -> Iterator[str]:
+    """What works, but not as well as it could."""
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Measured: a dvc or jax that was installed without bytecode starts three times as slowly.
+        yield "PYTHONDONTWRITEBYTECODE is set: what has no bytecode yet is compiled anew at every start; unset it"
+    if not LOCK.exists():
+        yield f"no {LOCK} here: the versions are not compared with it"
+        return
+    locked = locked_versions(LOCK)
+    other = {name: version for name, version in locked.items() if versions.get(name) != version}
+    if other:
+        yield f"{len(other)} of {len(locked)} packages differ from {LOCK}; `make setup` after `touch {LOCK}` mends it:"
+        for name, version in other.items():
+            yield f"  {name}: {versions.get(name, 'not installed')}, locked {version}"
+
+
+def locked_versions(path: Path) -> dict[str, str]:
+    """Name → version, from lines of `name==version`."""
+    from packaging.utils import canonicalize_name
+
+    pairs = (line.split("==") for line in path.read_text("utf-8").split())
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def count_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Of the machine, or of the container where that has less."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return installed if text == "max" else min(installed, int(text))
+
+
+def list_devices() -> None:
+    import jax
+
+    try:
+        found = jax.devices()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device: {error}") from None
+    for device in found:
+        say(f"  device {device.id}: {device.platform}, {device.device_kind}")

@@ -1,0 +1,187 @@
+"""showwork export: a trained arm as a folder to hand on, weights, tokenizer and a model card."""
+
+import difflib
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from showwork.commands import say
+from showwork.errors import UserError
+
+MODELS, RESULTS = Path("models"), Path("results")
+# Of n test questions each; what has another n is told apart in the card.
+SHARES = {
+    "accuracy": "right answer, greedy",
+    "accuracy_within_10pct": "within 10% of it",
+    "format_rate": "form kept to the letter",
+    "faithful_rate": "right, every equation true, the last result the answer",
+    "truncated_rate": "cut off by the limit of tokens",
+}
+WEAK = 0.25
+
+
+def export(
+    arm: Annotated[str, typer.Argument(help="The arm whose model is packed: sft, grpo, …")],
+    out: Annotated[Path, typer.Option("--out", help="A folder that is not there yet.")],
+) -> None:
+    """Pack an arm's model with a card that says what it is, how good, and what it is not good for."""
+    from showwork import config
+    from showwork.files import read_json, write_text
+
+    if arm not in config.ARMS:
+        near = difflib.get_close_matches(arm, config.ARMS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(config.ARMS)}"
+        raise UserError(f"arm {arm} is unknown; {hint}")
+    params, source = config.load(), MODELS / arm
+    if not source.is_dir():
+        raise UserError(f"{source}: no such model: it was not trained yet; `dvc repro {arm}` makes it")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already; name a folder that is not")
+    card = render_card(
+        arm, params.model_dump(), metrics=read_json(RESULTS / "metrics/eval" / f"{arm}.json"),
+        data=read_json(RESULTS / "metrics/clean.json"), commit=describe_commit(),
+        has_adapter=(source / "adapter").is_dir(),
+    )  # fmt: skip
+    # Beside it and renamed, so that an export that is stopped leaves no folder that looks whole.
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, copy_function=shutil.copyfile)
+    write_text(temporary / "README.md", card)
+    if out.exists():
+        out.rmdir()
+    temporary.rename(out)
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    say(f"{out}: {len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB; README.md is its card")
+
+
+def describe_commit() -> str:
+    """The commit, and whether a tracked file differs from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return f"`{commit}`, with changes that are in no commit" if git("status", "-s", "-uno") else f"`{commit}`"
+    except (OSError, subprocess.CalledProcessError):
+        return "none: this was no git checkout"
+
+
+def render_card(
+    arm: str, params: Mapping[str, Any], *, metrics: Mapping[str, Any], data: Mapping[str, Any], commit: str,
+    has_adapter: bool,
+) -> str:  # fmt: skip
+    """README.md of an exported folder, as the hubs read it: a YAML header, then Markdown."""
+    from showwork.models.specs import PUBLISHED
+
+    name, weights = params["model"]["name"], params["base"]["weights"]
+    lineage = trained_from(arm, params)
+    rows, system = data["rows"], prompt_of(arm, params)
+    turn = "one user turn, this text, a blank line, the question:" if system else "one user turn, the question alone."
+    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "language": "en"}
+    header["license"] = "gemma" if name in PUBLISHED else "apache-2.0"
+    if weights and weights.startswith("hub:"):
+        header["base_model"] = weights.removeprefix("hub:").partition("@")[0]
+    origin = f"published weights, `{weights}`" if weights else "random weights: it was trained from scratch"
+    lines = [
+        "---", _yaml(header), "---", "",
+        f"# {arm}: {name}, trained to show its work", "",
+        f"Made by showwork as {' → '.join(lineage)}, from {origin}.", "",
+        f"- commit: {commit}",
+        f"- model: {name}, {params['model']['dtype']}"
+        + (", with LoRA merged; the folder `adapter` holds the adapter alone" if has_adapter else ""),
+        f"- seed: {params['seed']}",
+        f"- licence: {'the terms of use of Gemma' if name in PUBLISHED else 'Apache-2.0'}", "",
+        "## How to ask it", "",
+        f"With the tokenizer's chat template: {turn}",
+        *(["", "```", system, "```"] if system else []), "",
+        "## Data", "",
+        f"{rows['train']:,} problems to train on, {rows['val']:,} to validate, {rows['test']:,} to test; "
+        f"{data['train']['rejected'] + data['test']['rejected']:,} were rejected.", "",
+        "```yaml", _yaml(data["provenance"]["source"]), "```", "",
+        "## Settings", "",
+        "```yaml", _yaml({stage: params[stage] for stage in lineage}), "```", "",
+        "## Results", "",
+        f"On {metrics['n']:,} test questions that no training saw; 95% Wilson intervals.", "",
+        *results(metrics), "",
+        "## What it is not good for", "",
+        *(f"- {line}" for line in limits(params, metrics)), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def trained_from(arm: str, params: Mapping[str, Any]) -> list[str]:
+    """The arms on the way to this one, base first."""
+    return [*trained_from(params[arm]["start"], params), arm] if "start" in params[arm] else [arm]
+
+
+def prompt_of(arm: str, params: Mapping[str, Any]) -> str:
+    from showwork.config import DUAL_ARMS
+
+    return params["prompt"]["dual" if arm in DUAL_ARMS else "system"]
+
+
+def results(metrics: Mapping[str, Any]) -> list[str]:
+    """Rows of a Markdown table: measure, value, interval, n."""
+    from showwork.evaluation.statistics import wilson
+
+    n = metrics["n"]
+    table = ["| measure | value | 95% interval | n |", "| --- | --- | --- | --- |"]
+    for key, label in SHARES.items():
+        low, high = wilson(round(metrics[key] * n), n)
+        table.append(f"| {label} | {metrics[key]:.1%} | {low:.1%} to {high:.1%} | {n:,} |")
+    # Equations of one completion, and samples of one question, are not independent: no interval.
+    if metrics.get("equations_n"):
+        table.append(f"| equations that hold | {metrics['equations_hold_rate']:.1%} | – | {metrics['equations_n']:,} |")
+    if metrics.get("samples_n"):
+        count, k = metrics["samples_n"], metrics["samples_k"]
+        for key, label in (
+            ("accuracy_sampled", "right answer, sampled"),
+            (f"pass_at_{k}", f"right at least once in {k} samples"),
+            (f"maj_at_{k}", f"right by the majority of {k} samples"),
+        ):
+            table.append(f"| {label} | {metrics[key]:.1%} | – | {count:,} questions × {k} |")
+    return table
+
+
+def limits(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """What the numbers, and what was not measured, forbid."""
+    source = params["data"]["source"]
+    kind = {
+        "generated": "word problems that showwork's own generator makes, of few kinds and in its wording",
+        "jsonl": "the word problems of the files named above",
+        "hub": "the word problems of the data set named above",
+    }[source]
+    found = [
+        f"Answers that nobody checks: {1 - metrics['accuracy']:.1%} of those to the test questions are wrong.",
+        f"Anything but {kind}, in English: nothing else was measured.",
+        f"Proof by its reasoning: {metrics['accuracy'] - metrics['faithful_rate']:.1%} of all completions come to the "
+        "right answer by reasoning that is false or does not lead there.",
+        "Conversation, advice, or teaching without a teacher: it was not made safe, and its bias was not measured.",
+    ]
+    weak = [
+        f"{key.removeprefix('accuracy_steps_')} ({metrics[key]:.0%} of {metrics[key.replace('accuracy', 'n')]})"
+        for key in metrics
+        if key.startswith("accuracy_steps_") and metrics[key] < WEAK
+    ]
+    if weak:
+        found.insert(1, f"Problems of as many steps as these, where it is mostly wrong: {', '.join(weak)}.")
+    if not params["base"]["weights"]:
+        found.append("Language: it was trained from scratch on such problems and has read nothing else.")
+    return found
+
+
+def _yaml(value: Any) -> str:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    buffer = StringIO()
+    yaml = YAML()
+    yaml.width = 120
+    yaml.dump(value, buffer)
+    return buffer.getvalue().rstrip()

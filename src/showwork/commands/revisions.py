@@ -1,0 +1,246 @@
+"""States of the project by name: a commit, a branch, an experiment, or the workspace, read as a `Snapshot`.
+
+From git alone: what a commit holds is unpacked beside the workspace and read like it. Neither DVC nor its cache is
+needed, except for `cached`, which looks a file up there.
+"""
+
+import csv
+import difflib
+import hashlib
+import io
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from showwork import files
+from showwork.commands.doctor import locked_versions
+from showwork.errors import UserError
+from showwork.evaluation.comparison import Snapshot, StageLock
+
+WORKSPACE = "workspace"
+OUTCOMES = Path("results/outcomes.csv")
+READ = (
+    "dvc.lock", "params.yaml", "requirements.lock", "results/outcomes.csv", "results/metrics/eval",
+    "results/metrics/train", "results/costs", "src", "stages",
+)  # fmt: skip
+CACHE = Path(".dvc/cache/files/md5")
+# Where DVC keeps the experiments that wait, as entries of one reflog: "dvc-exp:REV:BASELINE:NAME".
+QUEUE = "refs/exps/celery/stash"
+QUEUED = re.compile(r".*dvc-exp:[0-9a-f]{40}:([0-9a-f]{40}):(?:.*:)?([^:]+)")
+EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
+
+
+def git(*arguments: str) -> str:
+    """Standard output. Raises UserError with git's own words, and where there is no git."""
+    return _git(*arguments).decode()
+
+
+def _git(*arguments: str) -> bytes:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed; commits are read with it") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise UserError(f"git {arguments[0]}: {said[0] if said else f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def resolve(name: str) -> str:
+    """The full hash of a commit, branch, tag, or experiment of DVC. Raises UserError with the way out."""
+    try:
+        git("rev-parse", "--git-dir")
+    except UserError as error:
+        raise UserError(f"commits are read from git, and there is none to read here ({error})") from None
+    try:
+        return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()
+    except UserError:
+        experiments = list_experiments()
+        if name in experiments:
+            return experiments[name]
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise UserError(
+            f"{name} is not in this clone, which is shallow: it lacks older commits; "
+            "`git fetch --unshallow` brings them"
+        )
+    known = git("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes").split()
+    near = difflib.get_close_matches(name, [*known, *experiments], n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {near[0]}?" if near else "`git log --oneline --all` and `dvc exp list --all` show what there is"
+    )
+    raise UserError(f"{name} is no commit, branch, tag or experiment of this repository; {hint}")
+
+
+def list_experiments(baseline: str | None = None) -> dict[str, str]:
+    """Name → commit of DVC's finished experiments; only those that started from the commit baseline, if given."""
+    found = {}
+    for line in git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+        commit, reference = line.split(" ", 1)
+        if (match := EXPERIMENT.fullmatch(reference)) and baseline in (None, match[1] + match[2]):
+            found[match[3]] = commit
+    return found
+
+
+def list_queued(baseline: str) -> set[str]:
+    """Names of the experiments that wait in DVC's queue and start from the commit baseline."""
+    if not git("for-each-ref", QUEUE):
+        return set()
+    matches = map(QUEUED.fullmatch, git("reflog", "show", "--format=%gs", QUEUE).splitlines())
+    return {match[2] for match in matches if match and match[1] == baseline}
+
+
+def load(name: str, *, commit: str | None = None) -> Snapshot:
+    """The state of that name, at the commit given or else the one that it names.
+
+    Raises UserError where it is unknown, has no results, or has broken ones.
+    """
+    if name == WORKSPACE:
+        return _read(Path(), WORKSPACE, None)
+    commit = commit or resolve(name)
+    there = git("ls-tree", "--name-only", commit, "--", *READ).split()
+    with tempfile.TemporaryDirectory(prefix="showwork-") as folder:
+        if there:
+            with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "--", *there))) as archive:
+                archive.extractall(folder, filter="data")
+        try:
+            return _read(Path(folder), name, commit)
+        except UserError as error:
+            raise UserError(str(error).replace(f"{folder}/", f"{name}:")) from None
+
+
+def cached(snapshot: Snapshot, path: str) -> Path | None:
+    """The content that a file had there, from DVC's cache or the workspace; None where neither has it."""
+    md5 = snapshot.hashes.get(path)
+    if md5 is None:
+        return None
+    for place in (CACHE / md5[:2] / md5[2:], Path(path)):
+        if place.is_file() and _md5(place) == md5:
+            return place
+    return None
+
+
+def same_questions(a: Snapshot, b: Snapshot, test_set: str) -> set[str] | None:
+    """Ids that name one question with one answer at both; None where the cache can't tell."""
+    paths = cached(a, test_set), cached(b, test_set)
+    if None in paths:
+        return None
+    before, after = ({row["id"]: (row["question"], row["answer"]) for row in files.read_jsonl(p)} for p in paths)
+    return {i for i in after if before.get(i) == after[i]}
+
+
+def _read(folder: Path, name: str, commit: str | None) -> Snapshot:
+    path = folder / OUTCOMES
+    if not path.exists():
+        what = f"commit {commit[:7]}" if commit else "the workspace"
+        raise UserError(
+            f"{name}: {what} has no {OUTCOMES}, so there are no results to compare; `dvc repro` makes it, "
+            f"`git log --oneline --all -- {OUTCOMES}` lists the commits that changed it"
+        )
+    ids, columns = read_outcomes(path)
+    params = read_params(folder)
+    lock = _yaml(folder / "dvc.lock").get("stages", {})
+    stages = {
+        stage: StageLock(
+            params=flatten(entry.get("params", {}).get("params.yaml", {})),
+            deps={dep["path"]: dep["md5"] for dep in entry.get("deps", ()) if "md5" in dep},
+            outs={out["path"]: out["md5"] for out in entry.get("outs", ()) if "md5" in out},
+        )
+        for stage, entry in lock.items()
+    }
+    packages = folder / "requirements.lock"
+    return Snapshot(
+        name=name, commit=commit, ids=ids, columns=columns, evaluation=_json(folder / "results/metrics/eval"),
+        training=_json(folder / "results/metrics/train"), costs=_json(folder / "results/costs"), params=params,
+        stages=stages, packages=locked_versions(packages) if packages.exists() else {},
+        stale=_stale(folder, params, lock),
+    )  # fmt: skip
+
+
+def read_outcomes(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Ids, and a column of 0/1 an arm. Raises UserError with the line of what is wrong."""
+    remedy = "`dvc repro report` writes it again"
+    try:
+        rows = files.read_csv(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV file ({error}); {remedy}") from None
+    if not rows or "id" not in rows[0] or len(rows[0]) < 2:
+        raise UserError(f"{path}: needs a header `id,ARM,…` and a row a question; {remedy}")
+    arms = [arm for arm in rows[0] if arm not in ("id", None)]
+    ids = tuple(row["id"] for row in rows)
+    seen: set[str] = set()
+    for line, row in enumerate(rows, start=2):
+        bad = next((f"{arm} is {row[arm]!r}, not 0 or 1" for arm in arms if row[arm] not in ("0", "1")), None)
+        bad = "more cells than the header" if None in row else bad
+        bad = f"id {row['id']!r} is empty or stands twice" if not row["id"] or row["id"] in seen else bad
+        if bad:
+            raise UserError(f"{path}: line {line}: {bad}; {remedy}")
+        seen.add(row["id"])
+    return ids, {arm: np.array([int(row[arm]) for row in rows], np.int8) for arm in arms}
+
+
+def read_params(folder: Path) -> dict[str, Any]:
+    """params.yaml, flat; empty where there is none."""
+    return flatten(_yaml(folder / "params.yaml"))
+
+
+def read_params_at(commit: str) -> dict[str, Any]:
+    """params.yaml of a commit, flat; empty where it has none."""
+    if not git("ls-tree", "--name-only", commit, "--", "params.yaml"):
+        return {}
+    return flatten(_parse_yaml(_git("show", f"{commit}:./params.yaml"), f"{commit[:7]}:params.yaml"))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        is_section = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": value}
+    return flat
+
+
+def _stale(folder: Path, params: Mapping[str, Any], lock: Mapping[str, Any]) -> tuple[str, ...]:
+    """Params and code that are no longer what dvc.lock says the results were made from."""
+    found: dict[str, None] = {}
+    for entry in lock.values():
+        # Section by section, so that a key which came in since is seen too.
+        for section, values in entry.get("params", {}).get("params.yaml", {}).items():
+            made = flatten({section: values})
+            now = {key: value for key, value in params.items() if key == section or key.startswith(f"{section}.")}
+            same = [key for key in made if key in now and made[key] == now[key]]
+            found |= {key: None for key in {**made, **now} if key not in same}
+        for dep in entry.get("deps", ()):
+            path = folder / dep["path"]
+            if path.suffix == ".py" and not (path.is_file() and _md5(path) == dep["md5"]):
+                found[dep["path"]] = None
+    return tuple(found)
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _json(folder: Path) -> dict[str, Any]:
+    return {path.stem: files.read_json(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return _parse_yaml(path.read_bytes(), str(path)) if path.exists() else {}
+
+
+def _parse_yaml(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe", pure=True).load(content)
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{name}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: empty, or not a mapping")
+    return values

@@ -1,0 +1,169 @@
+"""showwork seeds: the same recipe with other seeds, as experiments of DVC, and the spread across them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from showwork.commands import say
+from showwork.errors import UserError
+
+if TYPE_CHECKING:
+    from showwork.evaluation.comparison import Snapshot
+    from showwork.evaluation.seeds import SeedSummary
+
+SAVED = Path("results/seeds.csv")
+# What makes a run, so that a seed is all that differs between HEAD and an experiment.
+CAUSES = ("params.yaml", "dvc.yaml", "src", "stages", "data/source")
+
+
+def seeds(
+    count: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Queue so many further seeds.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Mean and spread over the seeds that have run.")] = False,
+    of: Annotated[str, typer.Option("--of", help="The commit that the experiments started from.")] = "HEAD",
+    save: Annotated[bool, typer.Option("--save", help=f"Write what --show read to {SAVED}, for git.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; shares are of 1.")] = False,
+    markdown: Annotated[bool, typer.Option("--md", help="As Markdown.")] = False,
+) -> None:
+    """Queue the pipeline with other seeds, or show mean and spread of each arm across those that have run."""
+    if count is not None:
+        for seed in queue(count):
+            say(f"queued {_name(seed)}")
+        say("`dvc exp run --run-all` runs them one after another, `dvc queue start --jobs 2` two at once;")
+        say("`showwork seeds --show` reads what is finished.")
+        return
+    if not (show or save):
+        raise UserError("say how many seeds to queue, `showwork seeds 3`, or --show those that have run")
+    runs, left_out = finished(of)
+    from showwork.evaluation.seeds import summarise
+
+    summaries = summarise(runs)
+    if as_json:
+        found = {"of": of, "seeds": list(runs), "arms": [asdict(s) for s in summaries], "left_out": left_out}
+        say(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        say(_render(runs, summaries, left_out, of=of, markdown=markdown))
+    if save:
+        _save(runs)
+
+
+def queue(count: int) -> list[int]:
+    """Queues experiments with the next seeds after params.yaml's that none here has run or waits for; returns them.
+
+    Raises UserError where there is no seed to change, or where what makes a run is not committed.
+    """
+    from showwork.commands import revisions
+
+    own = revisions.read_params(Path()).get("seed")
+    if type(own) is not int:
+        raise UserError("params.yaml has no whole number `seed` here; run from the project's root")
+    commit = revisions.resolve("HEAD")
+    if changed := revisions.git("status", "--porcelain", "--", *CAUSES).splitlines():
+        raise UserError(
+            f"{changed[0][3:]} is changed and not committed: commit it first, so that the seed is all that differs "
+            "from HEAD"
+        )
+    experiments = revisions.list_experiments(baseline=commit).values()
+    done = {revisions.read_params_at(experiment).get("seed") for experiment in experiments}
+    waiting = revisions.list_queued(commit)
+    free = (seed for seed in itertools.count(own + 1) if seed not in done and _name(seed) not in waiting)
+    chosen = list(itertools.islice(free, count))
+    for seed in chosen:
+        _queue(seed)
+    return chosen
+
+
+def _name(seed: int) -> str:
+    return f"seed-{seed}"
+
+
+def _queue(seed: int) -> None:
+    command = ["dvc", "exp", "run", "--queue", "--name", _name(seed), "--set-param", f"seed={seed}"]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise UserError(f"`{' '.join(command)}` failed:\n{said}")
+
+
+def finished(of: str) -> tuple[dict[int, Snapshot], list[str]]:
+    """Seed → state, of the commit itself and of its experiments that differ in the seed alone; what was left out.
+
+    Raises UserError where none has run.
+    """
+    from showwork.commands import revisions
+
+    commit = revisions.resolve(of)
+    wanted = {**revisions.read_params_at(commit), "seed": None}
+    runs: dict[int, Snapshot] = {}
+    left_out = []
+    for name, found in {of: commit, **revisions.list_experiments(baseline=commit)}.items():
+        params = revisions.read_params_at(found)
+        if {**params, "seed": None} != wanted:
+            left_out.append(f"{name}: it differs in more than the seed")
+            continue
+        try:
+            run = revisions.load(name, commit=found)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
+        if run.stale:
+            left_out.append(f"{name}: its results were made before {run.stale[0]} changed")
+        elif params["seed"] in runs:
+            left_out.append(f"{name}: seed {params['seed']} is there already")
+        else:
+            runs[params["seed"]] = run
+    if not runs:
+        raise UserError(f"{of}: no run of it has results ({'; '.join(left_out)}); `showwork seeds 3` queues some")
+    return dict(sorted(runs.items())), left_out
+
+
+def _render(
+    runs: dict[int, Snapshot], summaries: Sequence[SeedSummary], left_out: Sequence[str], *, of: str, markdown: bool
+) -> str:
+    from showwork.commands.rendering import MISSING, markdown_table, percent, points, text_table
+
+    rows = []
+    for summary in summaries:
+        across, change = summary.across, summary.difference
+        has_interval = change is not None and change.low is not None
+        rows.append(
+            {
+                "arm": summary.arm,
+                "mean": percent(across.mean),
+                "deviation": MISSING if across.deviation is None else f"{100 * across.deviation:.1f}",
+                "lowest": percent(min(summary.accuracy)),
+                "highest": percent(max(summary.accuracy)),
+                "change": f"{points(change.mean)} over {summary.start}" if change else MISSING,
+                "95% interval": f"{points(change.low)} to {points(change.high)}" if has_interval else MISSING,
+                "verdict": summary.verdict or MISSING,
+            }
+        )
+    title = f"{of}: {len(runs)} seeds ({', '.join(map(str, runs))})"
+    explained = (
+        "Accuracy over the seeds, its standard deviation in points; change: the mean over the seeds, with its 95% t "
+        "interval. A verdict needs 3 seeds and an interval without 0."
+    )
+    notes = [f"{'-' if markdown else '!'} left out: {reason}" for reason in left_out]
+    blocks = [f"## {title}" if markdown else title, (markdown_table if markdown else text_table)(rows)]
+    return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else []), explained])
+
+
+def _save(runs: dict[int, Snapshot]) -> None:
+    from showwork.files import write_csv
+
+    rows = [
+        {"seed": seed, "arm": arm, "n": len(run.ids), "correct": int(column.sum())}
+        for seed, run in runs.items()
+        for arm, column in run.columns.items()
+    ]
+    write_csv(SAVED, ["seed", "arm", "n", "correct"], rows)
+    # Not on standard output, which --json may have.
+    print(f"{SAVED} written", file=sys.stderr)

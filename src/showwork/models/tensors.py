@@ -1,0 +1,146 @@
+"""The tensors of a checkpoint folder, in one safetensors file or in shards: read one at a time, written in shards."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from showwork.errors import UserError
+from showwork.files import read_json, write_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# What is held twice while a folder is written, at most.
+SHARD_BYTES = 2 * 10**9
+
+_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
+_BYTES = {"float32": 4, "bfloat16": 2}
+# The weights of a Gemma that also sees: its text half stands under one of these prefixes.
+_TEXT_PREFIXES = ("language_model.", "model.language_model.")
+_VISION = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+class Tensors:
+    """A context that maps published names to tensors. Nothing is read before it is asked for.
+
+    Raises UserError, naming the file, where one is missing or no whole safetensors file.
+    """
+
+    def __init__(self, folder: Path, *, has_vision: bool = False):
+        self.folder = folder
+        self._has_vision = has_vision
+        self._open = ExitStack()
+        self._holders: dict[str, tuple[Any, str, Path]] = {}
+
+    def __enter__(self) -> "Tensors":
+        with self._open as opened:
+            for path in _weight_files(self.folder):
+                try:
+                    content = opened.enter_context(safe_open(path, framework="np"))
+                except SafetensorError as error:
+                    raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make it again") from None
+                for stored in content.keys():  # noqa: SIM118 (no mapping)
+                    if name := self._text_name(stored):
+                        self._holders[name] = (content, stored, path)
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._open.close()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        content, stored, _ = self._holders[name]
+        return content.get_tensor(stored)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], *, dtype: str) -> None:
+        """Raises UserError unless exactly these tensors are here, of this dtype; their values are not read."""
+        place = self.folder / WEIGHTS
+        lacking = [name for name in shapes if name not in self._holders]
+        # A copy of the embedding, tied; and buffers of old releases, which are no weights.
+        extra = [n for n in self._holders if n not in shapes and n != HEAD and not n.endswith(".rotary_emb.inv_freq")]
+        if lacking:
+            others = f"; it has {extra[0]} instead: another family's names?" if extra else ""
+            raise UserError(f"{place}: lacks {_count(lacking)}{others}")
+        if extra:
+            raise UserError(f"{place}: has {_count(extra)}, which config.json leaves no place for: another family's?")
+        for name, shape in shapes.items():
+            content, stored, path = self._holders[name]
+            found = content.get_slice(stored)
+            if tuple(found.get_shape()) != shape:
+                raise UserError(f"{path}: {name} is {tuple(found.get_shape())}; config.json says {shape}")
+            if found.get_dtype() != _DTYPES[dtype]:
+                raise UserError(f"{path}: {name} is stored as {found.get_dtype()}; config.json says {dtype}")
+        if HEAD in self._holders and not np.array_equal(self[HEAD], self[EMBEDDING]):
+            raise UserError(f"{self._holders[HEAD][2]}: {HEAD} is not the embedding; a Gemma's output is tied to it")
+
+    def _text_name(self, stored: str) -> str | None:
+        """The name that a text-only checkpoint gives it; None for what sees."""
+        if not self._has_vision:
+            return stored
+        if stored.startswith(_VISION):
+            return None
+        for prefix in _TEXT_PREFIXES:
+            if stored.startswith(prefix):
+                rest = stored.removeprefix(prefix)
+                return rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"
+        return stored
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not (folder / INDEX).exists():
+        if not (folder / WEIGHTS).exists():
+            raise UserError(f"{folder / WEIGHTS}: no such file, and no {INDEX}; the weights are read from safetensors")
+        return [folder / WEIGHTS]
+    index = read_json(folder / INDEX)
+    shards = sorted(set(index["weight_map"].values())) if isinstance(index, dict) and "weight_map" in index else []
+    if not shards:
+        raise UserError(f"{folder / INDEX}: names no shard under weight_map")
+    missing = [shard for shard in shards if not (folder / shard).exists()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(shards)} shards are missing, which {INDEX} names: "
+            f"{', '.join(missing[:3])}; fetch or make them again"
+        )
+    return [folder / shard for shard in shards]
+
+
+def _count(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more tensors"
+
+
+def write(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], *, dtype: str
+) -> None:
+    """Writes the tensors that `read` gives, by shards of SHARD_BYTES; one file where they fit into one."""
+    shards: list[list[str]] = [[]]
+    size = total = 0
+    for name, shape in shapes.items():
+        count = int(np.prod(shape)) * _BYTES[dtype]
+        if size and size + count > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size, total = size + count, total + count
+    for path in (folder / INDEX, *folder.glob("model*.safetensors")):
+        path.unlink(missing_ok=True)
+    if len(shards) == 1:
+        save({name: read(name) for name in shards[0]}, folder / WEIGHTS)
+        return
+    weight_map = {}
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save({name: read(name) for name in names}, folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def save(tensors: dict[str, np.ndarray], path: Path) -> None:
+    # One metadata key: with several, safetensors writes its header in another order each time.
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    temporary.replace(path)

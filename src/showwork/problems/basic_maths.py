@@ -1,0 +1,90 @@
+"""A CSV of basic maths as rows of GSM8K's form, which `cleaning` then judges like any other.
+
+Its columns are question, answer, reasoning and calc_expr: the calculation behind the answer, as "7*8" or "7*8 = 56".
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from showwork import files
+from showwork.errors import UserError
+from showwork.problems.answers import FINAL_ANSWER, canonical_number
+from showwork.problems.arithmetic import find_equations
+from showwork.problems.cleaning import CleanResult, clean_lines
+from showwork.problems.expressions import BadExpression, evaluate
+
+COLUMNS = ("question", "answer", "reasoning", "calc_expr")
+
+_BOM = "\ufeff"
+
+
+def read(path: Path, *, split: str, annotation_style: str) -> CleanResult:
+    """The file as clean problems and named rejects; rows are counted from 1, after the header. Raises UserError."""
+    return clean_lines(lines(path), split=split, annotation_style=annotation_style)
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The rows as JSON lines with question and answer, the calculation as its annotation; blank ones are no rows.
+
+    Nothing is judged here: a row with a missing cell lacks the field, and a false calculation becomes a false
+    annotation, so that cleaning rejects both. A byte order mark, CRLF and quoted cells are accepted.
+    Raises UserError where the file is no CSV in UTF-8, or lacks a column.
+    """
+    try:
+        rows = files.read_csv(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}: {error.reason}); save it as CSV UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not CSV ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+    for number, row in enumerate(rows):
+        cells = {_column(name): cell for name, cell in row.items() if isinstance(name, str) and cell is not None}
+        if number == 0:
+            _check_columns(path, {_column(name) for name in row if isinstance(name, str)})
+        yield json.dumps(_to_row(cells), ensure_ascii=False).encode("utf-8")
+    if not rows:
+        raise UserError(f"{path}: no row; it needs a header with {', '.join(COLUMNS)}, and rows")
+
+
+def _column(name: str) -> str:
+    return name.removeprefix(_BOM).strip().strip('"').lower()
+
+
+def _check_columns(path: Path, found: set[str]) -> None:
+    missing = [name for name in COLUMNS if name not in found]
+    if missing:
+        raise UserError(f"{path}: has no column {' and '.join(missing)}; it has {', '.join(sorted(found))}")
+
+
+def _to_row(cells: dict[str, str]) -> dict[str, str]:
+    row = {"question": cells["question"]} if "question" in cells else {}
+    if any(name not in cells for name in COLUMNS[1:]):
+        return row
+    worked = _annotate(cells["reasoning"].strip(), cells["calc_expr"].strip(), cells["answer"].strip())
+    return {**row, "answer": f"{worked}\n{FINAL_ANSWER} {cells['answer'].strip()}"}
+
+
+def _annotate(reasoning: str, calculation: str, answer: str) -> str:
+    """The reasoning with the calculation's annotation: before the value where the text has the equation, else after it.
+
+    A calculation with another result than the answer keeps both, "7*8=56=65", which computes to neither.
+    """
+    expression, _, result = calculation.partition("=")
+    stated = [] if not result.strip() or canonical_number(result) == canonical_number(answer) else [result.strip()]
+    mark = f"<<{'='.join([expression.strip(), *stated, answer])}>>"
+    for equation in find_equations(reasoning):
+        if _value(equation.expression) is not None and _value(equation.expression) == _value(expression):
+            start = equation.start + reasoning[equation.start : equation.end].rindex("=") + 1
+            gap = len(reasoning[start : equation.end]) - len(reasoning[start : equation.end].lstrip(" $"))
+            return reasoning[: start + gap] + mark + reasoning[start + gap :]
+    return "\n".join(filter(None, [reasoning, f"{expression.strip()} = {mark}{answer}"]))
+
+
+def _value(expression: str) -> object:
+    try:
+        return evaluate(expression)
+    except BadExpression:
+        return None

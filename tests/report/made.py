@@ -1,0 +1,139 @@
+"""A made results folder of any size: the generator's questions, solutions spoilt at random, curves, metrics, costs.
+
+Arms get better in the order base, sft, ...; every number in the metrics is counted from the made predictions.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from showwork.evaluation.scoring import score_arm
+from showwork.files import write_csv, write_json, write_jsonl
+from showwork.problems.answers import render_completion
+from showwork.problems.cleaning import clean_lines
+from showwork.problems.generator import generate
+from showwork.records import Completion, Problem
+
+STARTS = {
+    "base": None, "sft": "base", "sft_dual": "base", "grpo": "sft", "trajectory": "sft", "dsa_cast": "sft_dual",
+    "cast": "sft_dual",
+}  # fmt: skip
+DUAL = ("sft_dual", "dsa_cast", "cast")
+SKILL = {"base": 0.02, "sft": 0.72, "sft_dual": 0.7, "grpo": 0.82, "trajectory": 0.76, "dsa_cast": 0.8, "cast": 0.74}
+
+
+def problems(n: int, *, seed: int = 5) -> list[Problem]:
+    import json
+
+    rows = generate(seed=seed, train_rows=0, test_rows=n, shifted_rows=0, difficulty="medium")["test"]
+    lines = [json.dumps(row).encode() for row in rows]
+    return clean_lines(lines, split="test", annotation_style="readable").problems
+
+
+def complete(problem: Problem, arm: str, rng: random.Random) -> Completion:
+    """The question's own solution in the arm's form, each equation spoilt with a chance that falls with its skill."""
+    if arm == "base":
+        text = rng.choice(["\n" * 60, f"{problem.question} {problem.question}", "the the the of 12 12 12"])
+        return Completion(text, 112, True)
+    lines, wrong = [], False
+    for equation in problem.equations:
+        value = equation.value
+        if rng.random() > SKILL[arm] ** 0.6:
+            value, wrong = str(int(float(value)) + rng.choice([-10, -1, 1, 2, 10])), True
+        lines.append(f"{equation.expression} = {value}")
+    answer = lines[-1].rpartition("= ")[2] if wrong and lines else problem.answer
+    if rng.random() < 0.03:
+        answer = problem.answer  # right answer over wrong work, now and then
+    if arm in DUAL:
+        calc = "\n".join(f"CALC: {line}" for line in lines)
+        reasoning = (
+            f"Plan: find what is asked in {len(lines)} steps.\nReasoning: I take the numbers that the question gives "
+            f"and put them together one by one. {' '.join(f'First, {line}.' for line in lines)}\n"
+            f"Evidence:\n{calc}\nSanity_check: {answer} has the right size, and nothing in the question is left over."
+        )
+    else:
+        reasoning = "\n".join(f"So there are {line}." for line in lines)
+    text = render_completion(reasoning, answer)
+    if rng.random() < 0.02:
+        text = text[: len(text) // 2]
+    return Completion(text, len(text) // 3, not text.endswith(">"))
+
+
+def probe(prediction: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Pieces of one to six characters; more entropy at digits, and more still where the answer is wrong."""
+    text, tokens = prediction["completion"], []
+    while text:
+        size = rng.choice([1, 1, 2, 3, 4, 6])
+        tokens.append(text[:size])
+        text = text[size:]
+    sure = 0.15 if prediction["correct"] else 0.4
+    entropy = [round(rng.expovariate(1 / (sure * (2.5 if t.strip().isdigit() else 0.5))), 3) for t in tokens]
+    wrong = not prediction["correct"]
+    return {
+        "tokens": tokens,
+        "entropy": entropy,
+        "logp": [round(-h / 3, 3) for h in entropy],
+        "settled": [rng.randint(0, 6) for _ in tokens],
+        "detectors": {
+            "premise_echo": rng.random() < (0.2 if wrong else 0.03),
+            "contradiction": rng.random() < (0.5 if wrong else 0.05),
+            "knowledge_gap": rng.random() < (0.6 if wrong else 0.2),
+        },
+    }
+
+
+def predict(arm: str, asked: Sequence[Problem], *, samples: int = 4) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The metrics and the predictions of an arm, as stages/evaluate.py has them."""
+    rng = random.Random(f"made:{arm}")
+    greedy = [complete(problem, arm, rng) for problem in asked]
+    drawn = {problem.id: [complete(problem, arm, rng) for _ in range(samples)] for problem in asked[: len(asked) // 8]}
+    metrics, predictions = score_arm(asked, greedy, samples=drawn)
+    for name, share in (("shifted", 0.5), ("shifted_families", 0.6), ("shifted_numbers", 0.4)):
+        metrics |= {f"{name}_n": 200, f"{name}_accuracy": round(share * metrics["accuracy"] * 200) / 200}
+    if arm in DUAL:
+        for row in predictions:
+            row["probe"] = probe(row, rng)
+        metrics |= {"auroc_entropy": 0.81, "auroc_premise_echo": 0.58, "auroc_contradiction": 0.72}
+        metrics |= {"auroc_knowledge_gap": 0.7, "rate_premise_echo": 0.08}
+    return metrics, predictions
+
+
+def curve(arm: str, steps: int) -> list[dict[str, Any]]:
+    """trajectory's reward rises while its accuracy falls; the other arms' rise together."""
+    rng = random.Random(f"curve:{arm}")
+    rows: list[dict[str, Any]] = []
+    for step in range(steps + 1):
+        done = step / steps
+        validated = step % max(1, steps // 6) == 0
+        row: dict[str, Any] = {"step": step}
+        if arm in ("base", "sft", "sft_dual"):
+            loss = 0.25 + 7 * math.exp(-9 * done) * (1.1 if arm == "sft_dual" else 1)
+            row |= {"loss": loss * rng.uniform(0.85, 1.15) if step else None, "val_loss": loss if validated else None}
+            row |= {"train_tokens": 455 * step}
+        else:
+            gain = {"trajectory": -0.12}.get(arm, 0.15)
+            accuracy = 0.35 + gain * done
+            form = min(1.0, 0.7 + 0.5 * done)
+            reward = accuracy + (0.9 if arm == "trajectory" else 0.1) * form
+            noisy = {"accuracy": accuracy, "reward": reward, "reward_answer": accuracy, "reward_format": form}
+            row |= {key: value + rng.gauss(0, 0.03) for key, value in noisy.items()} if step else {}
+            row |= {"val_reward": reward, "val_accuracy": accuracy} if validated else {}
+            row |= {"kl": 0.02 * done, "entropy": 0.35 - 0.1 * done, "completion_tokens": 33 + 8 * done}
+            row |= {"train_tokens": 4100 * step, "sampled_tokens": 4100 * step}
+        rows.append(row)
+    return rows
+
+
+def write_arm(folder: Path, arm: str, asked: Sequence[Problem], *, steps: int = 60) -> None:
+    """An arm's predictions, metrics, curve and costs under folder."""
+    metrics, predictions = predict(arm, asked)
+    rows = curve(arm, steps)
+    write_jsonl(folder / "predictions" / f"{arm}.jsonl", predictions)
+    write_json(folder / "metrics" / "eval" / f"{arm}.json", metrics)
+    train = {key: rows[-1].get(key) for key in ("train_tokens", "sampled_tokens")} | {"optimizer_steps": steps}
+    write_json(folder / "metrics" / "train" / f"{arm}.json", train)
+    write_csv(folder / "plots" / f"{arm}.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
+    cost = {"seconds": 100.0 + 10 * len(arm), "peak_memory_bytes": 10**9, "hardware": "2 cores, x86_64"}
+    write_json(folder / "costs" / f"{arm}.json", cost)
