@@ -54,7 +54,9 @@ def test_the_command_ends_with_two_and_without_a_traceback(project: Path) -> Non
     assert done.stderr == "showwork: preset tyni is unknown; did you mean tiny?\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["preset", "--list"], ["preset", "smoke"], ["doctor"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["preset", "--list"], ["preset", "smoke"], ["doctor"], ["ask", "--help"]]
+)
 def test_no_command_imports_what_is_slow(arguments: list[str], project: Path) -> None:
     code = (
         f"import sys; sys.argv[:] = ['showwork', *{arguments!r}]\n"

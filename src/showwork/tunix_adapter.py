@@ -61,9 +61,10 @@ def _run_layers(
     x = model.embedder.encode(tokens)
     for i, layer in enumerate(model.layers):
         name = f"layer_{i}"
-        layer_cache, x = layer(x, positions, cache[name] if cache else None, mask)
-        if cache is not None:
-            new_cache[name] = layer_cache
+        if cache is None:
+            _, x = layer(x, positions, None, mask)
+        else:  # past remat: there is no backward pass, and nnx.remat fails inside the loop of a rollout
+            new_cache[name], x = layer.block(x, positions, cache[name], mask)
     return model.final_norm(x), new_cache
 
 
@@ -154,7 +155,7 @@ def layer_outputs(model: nnx.Module, tokens: jax.Array, positions: jax.Array, ma
 def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str, remat: bool = False) -> nnx.Module:
     """A Gemma of this shape whose weights mean nothing yet: draw_weights or a checkpoint fills them.
 
-    With remat, a backward pass makes the insides of each attention and MLP anew, and need not keep them.
+    With remat, a backward pass makes the insides of each layer anew, and need not keep them.
     """
     build = _build_gemma3 if spec.family == "gemma3" else _build_gemma
     return build(spec, vocabulary, jnp.dtype(dtype), remat)
@@ -183,7 +184,7 @@ def _build_gemma(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: bool
         ),
         attn_logits_soft_cap=spec.attention_softcap,
         sliding_window_size=spec.sliding_window,
-        remat_config=gemma.RematConfig.BLOCK if remat else gemma.RematConfig.NONE,
+        remat_config=gemma.RematConfig.DECODER if remat else gemma.RematConfig.NONE,
     )
     model = Gemma(config, rngs=nnx.Rngs(0))
     # Tunix's has no option for the dtype.
@@ -205,7 +206,7 @@ def _build_gemma3(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: boo
         global_base_frequency=spec.global_rope_base,
         global_scale_factor=spec.global_rope_scale,
         param_dtype=dtype,
-        remat_config=gemma3.RematConfig.BLOCK if remat else gemma3.RematConfig.NONE,
+        remat_config=gemma3.RematConfig.DECODER if remat else gemma3.RematConfig.NONE,
     )
     model = Gemma3(config, rngs=nnx.Rngs(0))
     for index, layer in enumerate(model.layers):

@@ -49,7 +49,7 @@ def project(tmp_path, source, problems, monkeypatch) -> Any:
 
     def write(*, weights: str | None = f"folder:{source}", name: str = "gemma2_test", dtype: str = "float32") -> None:
         values["base"] = {"weights": weights, "drills": None}
-        values["model"] = {"name": name, "dtype": dtype}
+        values["model"] = {"name": name, "dtype": dtype, "remat": False}
         values["hardware"]["mesh"] = {"fsdp": 1, "tp": 1}
         with Path("params.yaml").open("w") as file:
             YAML().dump(values, file)

@@ -57,7 +57,7 @@ def test_remat_changes_memory_and_no_gradient(model, spec):
     assert "remat" not in str(plain_program)
     assert "remat" in str(program)
     for wanted, value in zip(jax.tree.leaves(plain), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6)  # float32, summed in another order
 
 
 def test_a_mesh_of_one_device_changes_no_token(model):

@@ -92,7 +92,7 @@ def _learning_charts(title: str, lines: Mapping[str, list[dict[str, Any]]], arms
                 "value:Q",
                 scale=alt.Scale(domain=y, nice=False, type="log" if is_log else "linear"),
                 title=None,
-                axis=_axis("~g" if max(map(abs, y)) < 1000 else "~s", 5, minExtent=34),
+                axis=_axis("~r" if max(map(abs, y)) < 1000 else "~s", 5, minExtent=34),
             ),
             color=_hue(colours),
         ).properties(**SIZE)
