@@ -32,5 +32,5 @@ check: setup ## looks at style, and says whether the results are those of the co
 	$(BIN)/ruff format --check .
 	@$(BIN)/dvc status --quiet || echo "Not up to date: \`make repro\` runs what changed, \`dvc status\` says what that is."
 
-bench: setup ## measures the pipeline's own times: make bench ARGS="--gsm8k FILE"
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/pipeline.py $(ARGS)
+bench: setup ## measures us beside stock Tunix, TRL and the machine: make bench ARGS="--only sft --no-trl"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench.speed $(ARGS)
