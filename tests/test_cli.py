@@ -10,41 +10,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
-from showwork import cli, presets
+from showwork import cli
 from showwork.commands import doctor
+from tests.conftest import invoke
 
 ROOT = Path(__file__).parents[1]
 GOOD = dict.fromkeys(doctor.PACKAGES, "1.0") | {
     "flax": "0.12.8", "qwix": "0.1.8", "google-tunix": "0.1.7", "sentencepiece": "0.2.3",
 }  # fmt: skip
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project with the default's params.yaml; the process works in it."""
-    monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text("stages: {}\n")
-    Path("params.yaml").write_text(presets.text("tiny"), "utf-8")
-    return tmp_path
-
-
-def invoke(*arguments: str) -> str:
-    """What a command that succeeds prints."""
-    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def fails(*arguments: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What main prints on standard error where it ends with exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["showwork", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    return captured.err
 
 
 def test_the_command_ends_with_two_and_without_a_traceback(project: Path) -> None:

@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from typer.testing import CliRunner
 
 from showwork import cli, presets
 from showwork.commands import preset
 from showwork.errors import UserError
+from tests.conftest import invoke
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project with the default's params.yaml; the process works in it."""
-    monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text("stages: {}\n")
-    Path("params.yaml").write_text(default_text(), "utf-8")
-    return tmp_path
 
 
 def default_text() -> str:
@@ -30,13 +21,6 @@ def default_text() -> str:
 
 def values(text: str) -> dict:
     return YAML(typ="safe", pure=True).load(text)
-
-
-def invoke(*arguments: str) -> str:
-    """What a command that succeeds prints."""
-    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def fails(*arguments: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
