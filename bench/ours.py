@@ -17,8 +17,7 @@ from showwork.training import data, losses, optimizer, rl
 from showwork.training.curves import Curve
 
 NEVER = 10**9
-ROW_BUCKET = 64
-MESH = config.Mesh(fsdp=1, tp=1)
+MESH = config.Mesh(fsdp=2, tp=1)  # that of the default run
 # Of all sides: AdamW at a rate that changes the model by next to nothing, so that all steps are alike.
 OPTIMIZER = config.Optimizer(
     learning_rate=1e-6, warmup_ratio=0.0, final_ratio=1.0, b1=0.9, b2=0.99, weight_decay=0.0, max_grad_norm=1.0
@@ -29,13 +28,12 @@ def sft(folder: Path, gate: Gate) -> None:
     size, work = material.read(folder)
     model, _ = checkpoints.load(folder / "model")
     examples = [data.Example(*(np.array(row[name], np.int32) for name in ("tokens", "trained"))) for row in work["sft"]]
-    longest = max(len(example.tokens) for example in examples)
-    width = min(size.sft_max_tokens, -(-longest // ROW_BUCKET) * ROW_BUCKET)
+    width = data.row_width(examples, max_tokens=size.sft_max_tokens)
 
     def packed() -> list[dict[str, np.ndarray]]:
         return list(data.packed_rows(examples, max_tokens=width, seed=None))
 
-    rows = len(packed())
+    rows = -(-len(packed()) // MESH.fsdp) * MESH.fsdp
 
     def on_step(_: int, auxes: list[dict[str, Any]]) -> None:
         nll, tokens = (sum(float(aux[name]) for aux in auxes) for name in ("nll", "tokens"))
@@ -100,15 +98,17 @@ def grpo(folder: Path, gate: Gate) -> None:
 
 def evaluate(folder: Path, gate: Gate) -> None:
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model")
+    model, _ = checkpoints.load(folder / "model", mesh=tunix_adapter.make_mesh(MESH))
     problems = [Problem.from_json(row["problem"]) for row in work["questions"]]
-    complete = rollout.Completer(
-        model, material.words(folder), system="", stop_ids=(material.STOP,),
-        max_tokens=size.max_completion_tokens, rows_per_call=size.questions, key=jax.random.key(0), name="evaluate",
+    completer = rollout.Completer(
+        model, material.words(folder), "", (material.STOP,), max_tokens=size.max_completion_tokens,
+        rows_per_call=size.questions,
     )  # fmt: skip
+    greedy = rollout.Sampling(greedy=True)
     gate.wait()
     while True:
-        completions = [row for (row,) in complete(problems, sampling=rollout.Sampling(greedy=True), generations=1)]
+        asked = completer(problems, key=jax.random.key(0), sampling=greedy, generations=1, name="evaluate")
+        completions = [row for (row,) in asked]
         gate.wait(texts=[row.text for row in completions], tokens=sum(row.tokens for row in completions))
 
 

@@ -110,6 +110,7 @@ def measure_cleaning(path: Path) -> Measurement:
         "train_files": [str(path.absolute())],
         "test_files": [],
         "hold_out_rows": HELD_OUT_ROWS,
+        "basic_maths_files": [],
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

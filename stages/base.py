@@ -67,8 +67,8 @@ def make(params: config.Params) -> None:
             random.Random(params.seed).shuffle(examples)
             metrics = sft.train(
                 model, examples[VALIDATION_ROWS:], examples[:VALIDATION_ROWS], lessons, seed=params.seed,
-                mesh=mesh, checkpoints=scratch / "state",
-                curve=Curve(PLOT, scratch / "curve.csv", sft.COLUMNS), name=NAME,
+                mesh=mesh, checkpoints=scratch / "state", name=NAME,
+                curve=Curve(PLOT, scratch / "curve.csv", sft.COLUMNS, live=stage.LIVE / NAME if params.live else None),
             )  # fmt: skip
         checkpoints.save(model, OUT, spec=spec, stop_ids=(words.eos_id(),))
         write_rest(metrics)

@@ -28,7 +28,9 @@ def main() -> None:
     accepted = [problem for result in results.values() for problem in result.problems]
     refused = gold_rejects(accepted)
     if refused:
-        raise UserError(f"the scorer refuses the gold solution of {len(refused)} rows: {', '.join(refused[:20])}")
+        rows = {identifier: row for result in results.values() for identifier, row in result.rows.items()}
+        some = ", ".join(f"{identifier} (row {rows[identifier]})" for identifier in refused[:20])
+        raise UserError(f"the scorer refuses the gold solution of {len(refused)} rows: {some}")
     train, val = split_validation(results["train"].problems, rows=clean.validation_rows, seed=SPLIT_SEED)
     written = {"train": train, "val": val, "test": results["test"].problems, "shifted": shifted}
     for name, problems in written.items():

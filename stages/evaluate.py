@@ -1,5 +1,6 @@
 """Evaluates one arm on the test questions: data/clean/{test,shifted}.jsonl, models/ARM → predictions, metrics."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -23,11 +24,12 @@ def main(arm: str) -> None:
     problems, shifted = read("test"), read("shifted")
     model, _ = checkpoints.load(folder, mesh=tunix_adapter.make_mesh(params.hardware.mesh))
     pieces, system = tokenizer.load(folder), params.prompt.of(arm)
-    complete = rollout.Completer(
-        model, pieces, system=system, stop_ids=checkpoints.stop_ids(folder),
-        max_tokens=evaluate.max_completion_tokens, rows_per_call=evaluate.rows_per_call,
-        key=jax.random.fold_in(jax.random.key(params.seed), 3), name=f"evaluate {arm}",
+    completer = rollout.Completer(
+        model, pieces, system, checkpoints.stop_ids(folder), max_tokens=evaluate.max_completion_tokens,
+        rows_per_call=evaluate.rows_per_call,
     )  # fmt: skip
+    key = jax.random.fold_in(jax.random.key(params.seed), 3)
+    complete = functools.partial(completer, key=key, name=f"evaluate {arm}")
     greedy = complete([*problems, *shifted], sampling=rollout.Sampling(greedy=True), generations=1)
     greedy, elsewhere = greedy[: len(problems)], greedy[len(problems) :]
     part = problems[: evaluate.sampled_questions]

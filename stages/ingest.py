@@ -1,4 +1,7 @@
-"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance; generated ones also shifted."""
+"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance; generated ones also shifted.
+
+The rows of data.basic_maths_files go to the end of train, whatever the source.
+"""
 
 from pathlib import Path
 
@@ -30,6 +33,9 @@ def main() -> None:
                 split: sources.download_hub(data.repo, data.config, data.revision, split, path)
                 for split, path in paths.items()
             }
+    if data.basic_maths_files:
+        tables = [Path(file) for file in data.basic_maths_files]
+        provenance["basic_maths"] = sources.append_basic_maths(tables, paths["train"])
     write_json(RAW / "provenance.json", {"source": data.model_dump(), **provenance})
 
 

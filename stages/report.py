@@ -8,18 +8,20 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from ruamel.yaml import YAML
 
 from showwork import config, stage
 from showwork.files import read_csv, read_json, read_jsonl, write_csv, write_text
 from showwork.records import Problem
 from showwork.report.charts import curves_svg
-from showwork.report.markdown import render
+from showwork.report.markdown import flatten, render
 from showwork.report.page import render_page
+from showwork.report.seeds import read
 from showwork.report.tables import TERMINAL, accuracy_by_steps, arm_table, display, outcomes
 
 PACKAGES = ("showwork", "jax", "flax", "google-tunix", "qwix", "optax", "sentencepiece", "scipy")
 RESULTS = Path("results")
-TEST = Path("data/clean/test.jsonl")
+TEST, SEEDS = Path("data/clean/test.jsonl"), RESULTS / "seeds.csv"
 
 
 def main() -> None:
@@ -42,9 +44,11 @@ def main() -> None:
         "table": arm_table(RESULTS, arms, seed=params.seed),
         "metrics": metrics,
         "predictions": predictions,
-        "params": params.model_dump(),
+        "params": params.model_dump(exclude={"live"}),  # which decides what is watched, and nothing that is made
+        "seeds": read(SEEDS, dict(flatten(YAML(typ="safe", pure=True).load(config.PARAMS)))),
         "versions": {name: version(name) for name in PACKAGES},
     }
+    inputs = [TEST, *files.values(), *([SEEDS] if known["seeds"] else [])]
     questions = {row["id"]: row["question"] for row in predictions["base"]}
     write_text(RESULTS / "report.md", render(**known, curves="curves.svg", questions=questions))
     page = render_page(
@@ -52,7 +56,7 @@ def main() -> None:
         problems=[Problem.from_json(row) for row in read_jsonl(TEST)],
         plots=plots,
         costs={name: read_json(file) for name, file in costs.items() if file.is_file()},
-        inputs={str(file): hashlib.md5(file.read_bytes()).hexdigest() for file in (TEST, *files.values())},
+        inputs={str(file): hashlib.md5(file.read_bytes()).hexdigest() for file in inputs},
     )
     write_text(RESULTS / "report.html", page)
 

@@ -141,7 +141,11 @@ def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("grpo.rollout.top_p", 0.0, "grpo.rollout.top_p: "),
         ("grpo.rollout.temperature", 0.0, "grpo.rollout.temperature: "),
         ("grpo.optimizer.b1", 1.0, "grpo.optimizer.b1: "),  # 1 - b1 ** t, which Adam divides by, would be 0
-        ("grpo.adapter", {"rank": 4, "alpha": 4.0, "rnak": 1}, "grpo.adapter.rnak is unknown; did you mean rank?"),
+        (
+            "grpo.adapter",
+            {"rank": 4, "alpha": 4.0, "modules": [], "rnak": 1},
+            "grpo.adapter.rnak is unknown; did you mean rank?",
+        ),
         ("hardware.mesh.tp", 0, "hardware.mesh.tp: "),
         ("tokenizer.vocabulary", 256, "tokenizer.vocabulary: "),
         ("model.name", "gemma3_tny", "model.name: gemma3_tny is unknown; did you mean gemma3_tiny?"),
@@ -163,7 +167,7 @@ def test_a_missing_source_of_data_is_named(values):
     assert "data.source is missing" in fault(values)
 
 
-JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_out_rows": 100}
+JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_out_rows": 100, "basic_maths_files": []}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,7 @@ JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_
         ({"train_rows": 5}, "data.train_rows is unknown; did you mean train_files?"),
         ({"train_files": []}, "data.train_files: "),
         ({"train_files": [3]}, "data.train_files.0: "),
+        ({"basic_maths_files": "maths.csv"}, "data.basic_maths_files: "),
         ({"hold_out_rows": 0}, "data: give either test_files or hold_out_rows"),
         ({"test_files": ["b.jsonl"]}, "data: give either test_files or hold_out_rows"),
     ],

@@ -136,7 +136,7 @@ def test_what_fills_the_memory_is_recomputed() -> None:
 def test_a_row_reads_gsm8k_and_published_weights_and_is_told_the_format(name: str) -> None:
     params = load(name)
     assert params.data == config.HubData(
-        source="hub", repo="openai/gsm8k", config="main", revision=params.data.revision
+        source="hub", repo="openai/gsm8k", config="main", revision=params.data.revision, basic_maths_files=[]
     )
     assert re.fullmatch("[0-9a-f]{40}", params.data.revision)
     published = PUBLISHED[params.model.name]
@@ -236,8 +236,10 @@ def test_a_layer_changes_what_it_names_and_nothing_else(folder: Path) -> None:
 
 def test_rewards_and_the_like_come_as_one(folder: Path) -> None:
     (folder / "mine.yaml").write_text(
-        "# Mine.\nsft: {styles: {words: 1.0}, adapter: {rank: 4, alpha: 8.0}}\ngrpo: {rewards: {answer: 2.0}}\n"
-        "data: {source: jsonl, train_files: [a.jsonl], test_files: [], hold_out_rows: 5}\nbase: {drills: null}\n"
+        "# Mine.\nsft: {styles: {words: 1.0}, adapter: {rank: 4, alpha: 8.0, modules: []}}\n"
+        "grpo: {rewards: {answer: 2.0}}\n"
+        "data: {source: jsonl, train_files: [a.jsonl], test_files: [], hold_out_rows: 5, "
+        "basic_maths_files: [a.csv]}\nbase: {drills: null}\n"
     )
     params = presets.load("mine")
     assert params.sft.styles == {"words": 1.0}

@@ -36,7 +36,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class GeneratedData(Section):
+class Source(Section):
+    """basic_maths_files: CSVs of question, answer, reasoning and calc_expr, whose rows are added to train."""
+
+    source: str
+    basic_maths_files: list[str]
+
+
+class GeneratedData(Source):
     """Word problems that the project makes itself, in GSM8K's form.
 
     shifted_rows are a second test set, half of new scenarios and half of greater numbers than train has.
@@ -50,7 +57,7 @@ class GeneratedData(Section):
     difficulty: Literal["easy", "medium", "hard"]
 
 
-class JsonlData(Section):
+class JsonlData(Source):
     """Files of JSON Lines with GSM8K's two fields, question and answer."""
 
     source: Literal["jsonl"]
@@ -67,7 +74,7 @@ class JsonlData(Section):
         return self
 
 
-class HubData(Section):
+class HubData(Source):
     """A dataset of the Hugging Face hub, at one revision."""
 
     source: Literal["hub"]
@@ -120,10 +127,11 @@ class Hardware(Section):
 
 
 class Adapter(Section):
-    """LoRA on the attention and MLP projections."""
+    """LoRA on these projections of every layer, such as attn.q_einsum; on all where modules is empty."""
 
     rank: PositiveInt
     alpha: PositiveFloat
+    modules: list[str]
 
 
 class Optimizer(Section):
@@ -139,7 +147,7 @@ class Optimizer(Section):
 
 
 class Supervised(Section):
-    """Cross-entropy on packed rows: steps of rows_per_step rows of max_tokens positions."""
+    """Cross-entropy on packed rows: steps of rows_per_step rows of at most max_tokens positions."""
 
     optimizer: Optimizer
     steps: PositiveInt
@@ -207,6 +215,12 @@ class Rollout(Section):
     max_completion_tokens: PositiveInt
     rows_per_call: PositiveInt
 
+    def check(self, generations: int) -> None:
+        if self.rows_per_call % generations:
+            raise ValueError(
+                f"rollout.rows_per_call ({self.rows_per_call}) must be a multiple of generations ({generations})"
+            )
+
 
 class Grpo(Section):
     """A policy-gradient arm on groups of completions."""
@@ -237,11 +251,7 @@ class Grpo(Section):
             raise ValueError(
                 f"micro_batches ({self.micro_batches}) must divide prompts_per_step ({self.prompts_per_step})"
             )
-        if self.rollout.rows_per_call % self.generations:
-            raise ValueError(
-                f"rollout.rows_per_call ({self.rollout.rows_per_call}) must be a multiple of generations "
-                f"({self.generations})"
-            )
+        self.rollout.check(self.generations)
         if self.prompts_per_step % (self.rollout.rows_per_call // self.generations):
             raise ValueError("rollout.rows_per_call / generations must divide prompts_per_step")
         if self.watched_problems > self.validation_problems:
@@ -268,11 +278,7 @@ class Cast(Section):
 
     @model_validator(mode="after")
     def _divides(self) -> "Cast":
-        if self.rollout.rows_per_call % self.generations:
-            raise ValueError(
-                f"rollout.rows_per_call ({self.rollout.rows_per_call}) must be a multiple of generations "
-                f"({self.generations})"
-            )
+        self.rollout.check(self.generations)
         return self
 
 
@@ -301,7 +307,10 @@ class Evaluate(Section):
 
 
 class Params(Section):
+    """live is no param of any stage in dvc.yaml: it decides what is watched, and nothing that is made."""
+
     seed: Seed
+    live: bool
     data: Data
     clean: Clean
     prompt: Prompt

@@ -75,7 +75,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows as text: the caller knows its columns' types."""
     try:
-        with path.open("r", encoding="utf-8", newline="") as lines:
-            return list(csv.DictReader(lines))
+        return parse_csv(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
+
+
+def parse_csv(content: bytes) -> list[dict[str, str]]:
+    """Raises UnicodeDecodeError where it is not UTF-8, csv.Error where it is no CSV."""
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))

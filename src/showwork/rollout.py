@@ -11,7 +11,6 @@ import numpy as np
 from flax import nnx
 
 from showwork.progress import Steps
-from showwork.prompts import render_prompt
 from showwork.records import Completion, Problem
 from showwork.tokenizer import Tokenizer
 
@@ -67,9 +66,9 @@ class _Rows(NamedTuple):
     has_stopped: jax.Array
 
 
-def left_pad(prompts: Sequence[Sequence[int]], *, pad_id: int, bucket: int = PROMPT_BUCKET) -> np.ndarray:
-    """[B, P] with P the longest prompt, rounded up to the bucket."""
-    width = -(-max(len(prompt) for prompt in prompts) // bucket) * bucket
+def left_pad(prompts: Sequence[Sequence[int]], *, pad_id: int, width: int = 1) -> np.ndarray:
+    """[B, P] with P the longest prompt, at least width, rounded up to PROMPT_BUCKET."""
+    width = -(-max(width, *map(len, prompts)) // PROMPT_BUCKET) * PROMPT_BUCKET
     padded = np.full((len(prompts), width), pad_id, np.int32)
     for row, prompt in zip(padded, prompts, strict=True):
         row[width - len(prompt) :] = prompt
@@ -139,7 +138,7 @@ def _generate(
     positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
     causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
     mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
-    hidden, cache = model(prompts, positions, _empty_cache(model, batch, cache_size), mask, return_hidden=True)
+    hidden, cache = model(prompts, positions, empty_cache(model, batch, cache_size), mask, return_hidden=True)
     logits = model.decode(hidden[:, -1])
 
     repeat = functools.partial(jnp.repeat, repeats=generations, axis=0)
@@ -222,7 +221,7 @@ def choose(
     return jnp.argmax(cumulative > draw, axis=-1)
 
 
-def _empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, jax.Array]]:
+def empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, jax.Array]]:
     config = model.config
     shape = (rows, size, config.num_kv_heads, config.head_dim)
     dtype = model.embedder.input_embedding.dtype
@@ -236,37 +235,42 @@ def _empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str,
     }
 
 
+@dataclass(frozen=True)
 class Completer:
-    """Completes lists of problems in calls of one shape, with a bar. Deterministic in the key."""
+    """Completes lists of problems in calls of one shape, with a bar.
 
-    def __init__(
-        self, model: nnx.Module, tokenizer: Tokenizer, *, system: str, stop_ids: Sequence[int], max_tokens: int,
-        rows_per_call: int, key: jax.Array, name: str,
-    ):  # fmt: skip
-        self._model, self._tokenizer, self._system, self._stop_ids = model, tokenizer, system, stop_ids
-        self._max_tokens, self._rows_per_call, self._key, self._name = max_tokens, rows_per_call, key, name
+    prompt_tokens is the width that prompts are padded to: all lists then share one compiled program.
+    """
 
-    def __call__(self, problems: Sequence[Problem], *, sampling: Sampling, generations: int) -> list[list[Completion]]:
-        """`generations` completions for each problem."""
+    model: nnx.Module
+    tokenizer: Tokenizer
+    system: str
+    stop_ids: Sequence[int]
+    max_tokens: int
+    rows_per_call: int
+    prompt_tokens: int = 1
+
+    def ids(self, problem: Problem) -> list[int]:
+        return self.tokenizer.prompt_ids(problem.question, system=self.system)
+
+    def __call__(
+        self, problems: Sequence[Problem], *, key: jax.Array, sampling: Sampling, generations: int, name: str
+    ) -> list[list[Completion]]:
+        """`generations` completions of each problem. Deterministic in the key."""
         if not problems:
             return []
-        tokenizer, pad_id = self._tokenizer, self._tokenizer.pad_id()
-        ids = [
-            [tokenizer.bos_id(), *tokenizer.encode(render_prompt(p.question, system=self._system))] for p in problems
-        ]
-        per_call = min(max(1, self._rows_per_call // generations), len(ids))
-        # All calls have the same shape, so that there is one program: the last is filled up with BOS alone.
-        ids += [[tokenizer.bos_id()]] * (-len(ids) % per_call)
-        prompts = left_pad(ids, pad_id=pad_id)
+        pad_id, per_call = self.tokenizer.pad_id(), max(1, self.rows_per_call // generations)
+        # The last call is filled up with BOS alone.
+        ids = [*map(self.ids, problems), *[[self.tokenizer.bos_id()]] * (-len(problems) % per_call)]
+        prompts = left_pad(ids, pad_id=pad_id, width=self.prompt_tokens)
         completions: list[Completion] = []
-        with Steps(self._name, len(problems)) as bar:
+        with Steps(name, len(problems)) as bar:
             for start in range(0, len(prompts), per_call):
                 generated = generate(
-                    self._model, prompts[start : start + per_call], key=self._key, sampling=sampling,
-                    generations=generations, max_tokens=self._max_tokens, stop_ids=self._stop_ids, pad_id=pad_id,
+                    self.model, prompts[start : start + per_call], key=key, sampling=sampling,
+                    generations=generations, max_tokens=self.max_tokens, stop_ids=self.stop_ids, pad_id=pad_id,
                     first_row=start * generations,
                 )  # fmt: skip
-                completions += generated.completions(tokenizer, self._stop_ids)
+                completions += generated.completions(self.tokenizer, self.stop_ids)
                 bar.update(min(start + per_call, len(problems)), "greedy" if sampling.greedy else "sampled")
-        rows = [completions[i : i + generations] for i in range(0, len(completions), generations)]
-        return rows[: len(problems)]
+        return [completions[i * generations : (i + 1) * generations] for i in range(len(problems))]

@@ -22,6 +22,7 @@ from showwork.files import write_json
 
 SCRATCH = Path(".scratch")
 COSTS = Path("results/costs")
+LIVE = Path("dvclive")  # for params.yaml's `live`, a folder a stage
 
 
 def run(name: str, main: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from showwork.errors import UserError
 from showwork.files import read_json, write_bytes, write_json
 from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
 from showwork.problems.dual import CALC, HEADINGS
-from showwork.prompts import CHAT_TEMPLATE, TURN_CLOSE, TURN_OPEN
+from showwork.prompts import CHAT_TEMPLATE, TURN_CLOSE, TURN_OPEN, render_prompt
 
 MODEL_FILE = "tokenizer.model"
 # SentencePiece's model is what is read here; the rest is for whoever opens the folder with transformers.
@@ -40,6 +40,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids without BOS or EOS: the caller says where a row starts and ends."""
         return self._processor.encode(str(text))
+
+    def prompt_ids(self, question: str, *, system: str) -> list[int]:
+        """Everything before a completion, BOS included."""
+        return [self.bos_id(), *self.encode(render_prompt(question, system=system))]
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._processor.decode([int(i) for i in ids])

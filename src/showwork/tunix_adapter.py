@@ -26,6 +26,7 @@ from tunix.rl import rl_cluster
 from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
 from tunix.sft import peft_trainer
+from tunix.utils import sharding_utils
 
 from showwork.config import Mesh
 from showwork.errors import UserError
@@ -33,6 +34,10 @@ from showwork.models.specs import GemmaSpec
 
 # Tunix and Orbax tell of every checkpoint and device on standard error, between the lines of the progress bar.
 absl.logging.set_verbosity(absl.logging.ERROR)
+
+# Queries that are looked at together, where there is no cache; and how many such blocks a row is cut into at most.
+ATTENTION_BLOCK = 64
+MOST_BLOCKS = 8
 
 # ---------------------------------------------------------------------------------------------- models
 
@@ -52,6 +57,97 @@ class _GemmaConfig(_Hashable, gemma.ModelConfig):
 
 class _Gemma3Config(_Hashable, gemma3.ModelConfig):
     __slots__ = ()
+
+
+def _attention(
+    self: Any, x: jax.Array, segment_pos: jax.Array, cache: Any, attn_mask: jax.Array
+) -> tuple[dict[str, jax.Array] | None, jax.Array]:
+    """Attention.block of all three generations, in place of Tunix's.
+
+    Tunix multiplies every query with every key and masks afterwards, copies the key heads for each of their query
+    heads, and lets a local layer of Gemma 2 compare positions with places in the row, which differ with padding on
+    the left or packed examples. Here a query meets the keys that it may see and few more, by their places.
+    """
+    if self.use_qkv_einsum:
+        queries, keys, values = self.qkv_einsum(x)
+    else:
+        queries, (keys, values) = self.q_einsum(x), self.kv_einsum(x)
+    queries, keys, values = (sharding_utils.shard(part, self.shd_config.act_btnh) for part in (queries, keys, values))
+    queries, keys = self._place(queries, keys, segment_pos)
+    first = None
+    if cache is not None:
+        first = cache["end_index"][0]
+        keys, values = (
+            jax.lax.dynamic_update_slice(cache[name], new, (0, first, 0, 0))
+            for name, new in (("k", keys), ("v", values))
+        )
+        cache = {"k": keys, "v": values, "end_index": cache["end_index"] + x.shape[1]}
+    is_local = self.attn_type.name == "LOCAL_SLIDING"
+    encoded = attend(
+        queries, keys, values, attn_mask, window=self.sliding_window_size if is_local else None,
+        softcap=getattr(self, "attn_logits_soft_cap", None), first=first,
+    )  # fmt: skip
+    return cache, sharding_utils.shard(self.attn_vec_einsum(encoded), self.shd_config.act_btd)
+
+
+class _Gemma3Attention(gemma3.Attention):
+    block = _attention
+
+    def _place(self, queries: jax.Array, keys: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rope = functools.partial(
+            gemma3.apply_rope, positions=positions, head_dim=self.head_dim,
+            base_frequency=self.rope_base_frequency, scale_factor=self.rope_scale_factor,
+        )  # fmt: skip
+        return rope(self._query_norm(queries)) * self.query_pre_attn_scalar, rope(self._key_norm(keys))
+
+
+class _GemmaAttention(gemma.Attention):
+    block = _attention
+
+    def _place(self, queries: jax.Array, keys: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rope = functools.partial(gemma.apply_rope, positions=positions, head_dim=self.head_dim)
+        return rope(queries) * self.head_dim**-0.5, rope(keys)
+
+
+def attend(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, *, window: int | None,
+    softcap: float | None = None, first: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """What scaled queries [B, T, N, H] read of keys and values [B, S, K, H], [B, T, N, H].
+
+    mask [B, T, S] must be causal; with a window a query sees that many places, its own the last. The queries stand
+    at the places from `first` on, of a cache; None means that there is none, and S = T.
+    """
+    length, size = mask.shape[1:]
+    if first is None:
+        block = max(ATTENTION_BLOCK, -(-length // MOST_BLOCKS))
+        parts = []
+        for start in range(0, length, block):
+            end = min(start + block, length)
+            seen = slice(max(0, start - window + 1) if window else 0, end)
+            part = mask[:, start:end, seen]
+            if window:
+                part &= np.arange(start, end)[:, None] - np.arange(seen.start, end) < window
+            parts.append(_read(queries[:, start:end], keys[:, seen], values[:, seen], part, softcap))
+        return jnp.concatenate(parts, axis=1)
+    if window and length == 1 and window < size:
+        start = jnp.clip(first - window + 1, 0, size - window)
+        keys, values = (jax.lax.dynamic_slice_in_dim(part, start, window, axis=1) for part in (keys, values))
+        mask = jax.lax.dynamic_slice_in_dim(mask, start, window, axis=2)
+    elif window:
+        mask &= first + jnp.arange(length)[:, None] - jnp.arange(size) < window
+    return _read(queries, keys, values, mask, softcap)
+
+
+def _read(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, softcap: float | None) -> jax.Array:
+    batch, length, heads, size = queries.shape
+    # The query heads of a key head are rows of one product: with a single key head nothing is copied or turned.
+    queries = queries.reshape(batch, length, keys.shape[2], -1, size)
+    logits = jnp.einsum("BTKGH,BSKH->BKTGS", queries, keys, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        logits = jnp.tanh(logits / softcap) * softcap
+    shares = jax.nn.softmax(jnp.where(mask[:, None, :, None, :], logits, gemma3.K_MASK), axis=-1).astype(values.dtype)
+    return jnp.einsum("BKTGS,BSKH->BTKGH", shares, values).reshape(batch, length, heads, size)
 
 
 def _run_layers(
@@ -89,42 +185,13 @@ class Gemma3(gemma3.Gemma3):
         return self.embedder.decode(hidden)
 
 
-class _SlidingAttention(gemma.Attention):
-    """A local layer of Gemma 2, whose window counts the places of the row.
-
-    Tunix compares the position of a token with the place of another in the row. With padding on the left, or with
-    packed examples, these differ, and a token may not even see itself.
-    """
-
-    def __init__(self, config: gemma.ModelConfig, *, rngs: nnx.Rngs):
-        super().__init__(
-            num_heads=config.num_heads,
-            num_kv_heads=config.num_kv_heads,
-            features=config.embed_dim,
-            head_dim=config.head_dim,
-            attn_type=gemma.AttentionType.GLOBAL,  # no mask of Tunix's own
-            attn_logits_soft_cap=config.attn_logits_soft_cap,
-            sliding_window_size=config.sliding_window_size,
-            rngs=rngs,
-            shd_config=config.shd_config,
-            remat_config=config.remat_config,
-        )
-
-    def block(self, x, segment_pos, cache, attn_mask):
-        first = 0 if cache is None else cache["end_index"][0]
-        queries, keys = first + jnp.arange(x.shape[1]), jnp.arange(attn_mask.shape[-1])
-        is_near = keys[None, :] > queries[:, None] - self.sliding_window_size
-        return super().block(x, segment_pos, cache, attn_mask & is_near)
-
-
 class Gemma(gemma.Gemma):
     """Tunix's Gemma 1 and 2, with the same option as Gemma3, and local layers that are right for any row."""
 
     def __init__(self, config: gemma.ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
         for layer in self.layers:
-            if layer.attn.attn_type == gemma.AttentionType.LOCAL_SLIDING:
-                layer.attn = _SlidingAttention(config, rngs=rngs)
+            layer.attn.__class__ = _GemmaAttention  # it was built whole; what it does is another thing
 
     def __call__(
         self, last_tokens, positions=None, cache=None, attention_mask=None, output_hidden_states=False, *,
@@ -211,6 +278,7 @@ def _build_gemma3(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: boo
     model = Gemma3(config, rngs=nnx.Rngs(0))
     for index, layer in enumerate(model.layers):
         # Tunix decides by the layer's number (every sixth is global); the spec decides here.
+        layer.attn.__class__ = _Gemma3Attention  # it was built whole; what it does is another thing
         is_global = index in spec.global_layers
         layer.attn.attn_type = gemma3.AttentionType.GLOBAL if is_global else gemma3.AttentionType.LOCAL_SLIDING
         layer.attn.rope_base_frequency = spec.global_rope_base if is_global else spec.local_rope_base
@@ -342,6 +410,11 @@ def place(model: nnx.Module, mesh: jax.sharding.Mesh) -> None:
     """
     state = nnx.state(model)
     nnx.update(model, jax.tree.map(jax.device_put, state, _shardings(state, mesh)))
+
+
+def spread(rows: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Arrays whose first axis is shared out over the mesh."""
+    return jax.device_put(rows, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp")))
 
 
 def _shardings(state: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from showwork import cli
 from showwork.commands import rendering, revisions
 from showwork.errors import UserError
+from showwork.problems.cleaning import clean_lines
 from tests.commands.conftest import Repository, md5
 
 TEST_SET = "data/clean/test.jsonl"
@@ -263,29 +264,29 @@ def test_nothing_shared_says_why(repository: Repository) -> None:
         run("HEAD", "HEAD", "--arm", "sfft")
 
 
-@pytest.mark.parametrize("is_cached", [True, False])
-def test_an_id_that_names_another_question(is_cached: bool, repository: Repository) -> None:
-    """Ids are rows of the test file: they say nothing once it is another file, unless its text can be looked up."""
+def test_other_questions_in_the_same_rows(repository: Repository) -> None:
+    """Ids as cleaning gives them: numbered by row, three questions would be compared with three others."""
 
-    def state(*questions: str) -> None:
-        tests = jsonl(*({"id": f"q{i}", "question": q, "answer": "1"} for i, q in enumerate(questions)))
-        key = repository.cache(tests) if is_cached else md5(tests)
-        made = {"evaluate@sft": stage(deps={TEST_SET: key})}
-        repository.write_results({"sft": "101"}, ids=["q0", "q1", "q2"], stages=made)
+    def state(outcomes: str, *questions: str) -> None:
+        lines = [json.dumps({"question": q, "answer": "<<1+1=2>>\n#### 2"}).encode() for q in questions]
+        ids = [problem.id for problem in clean_lines(lines, split="test", annotation_style="readable").problems]
+        made = {"evaluate@sft": stage(deps={TEST_SET: md5(" ".join(questions))})}
+        repository.write_results({"sft": outcomes}, ids=ids, stages=made)
 
-    state("one", "two", "three")
+    state("100", "One?", "Two?", "Three?")
     repository.commit()
-    state("one", "another", "three")
+    state("001", "Three?", "Another?", "One?")
     result = as_json("HEAD")
-    assert result["n"] == (2 if is_cached else 3)
-    left_out = "1 ids name another question at workspace and are left out"
-    assert (left_out in result["notes"]) == is_cached
-    assert any("whether a shared id names one question is not known" in note for note in result["notes"]) != is_cached
+    # One?: right and right; Three?: wrong and wrong. Row by row, one question would be lost and one gained.
+    (arm,) = result["arms"]
+    assert (arm["n"], arm["accuracy_a"], arm["accuracy_b"], arm["gained"], arm["lost"]) == (2, 0.5, 0.5, 0, 0)
+    assert result["notes"] == [
+        "the test sets differ: 3 questions at HEAD, 3 at workspace; compared on the 2 that both have"
+    ]
     assert [change["name"] for change in result["data"]] == [TEST_SET]
-    state("four", "five", "six")
-    if is_cached:
-        with pytest.raises(UserError, match="share no test question: the 3 shared ids name other questions"):
-            run("HEAD")
+    state("100", "Four?", "Five?", "Six?")
+    with pytest.raises(UserError, match=r"share no test question: HEAD has test-[0-9a-f]{10} to test-[0-9a-f]{10}, "):
+        run("HEAD")
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,12 @@ def test_a_section_of_other_keys_keeps_what_follows_it(project: Path) -> None:
     own = default_text()
     start, end = own.index("  source: generated"), own.index("\nclean:")
     jsonl = "  source: jsonl\n  train_files:\n    - a.jsonl # mine\n  test_files: []\n  hold_out_rows: 5 # mine too\n"
-    own = own[:start] + jsonl + own[end:].replace("adapter: null", "adapter: {rank: 4, alpha: 4.0}", 1)
+    own = own[:start] + jsonl + own[end:].replace("adapter: null", "adapter: {rank: 4, alpha: 4.0, modules: []}", 1)
     Path("params.yaml").write_text(own, "utf-8")
     changes = preset.apply_preset("tiny")
     assert ("data.train_files", '["a.jsonl"]', "(absent)") in changes
     assert ("data.difficulty", "(absent)", '"easy"') in changes
-    assert ("sft.adapter", '{"rank": 4, "alpha": 4.0}', "null") in changes
+    assert ("sft.adapter", '{"rank": 4, "alpha": 4.0, "modules": []}', "null") in changes
     assert Path("params.yaml").read_text("utf-8") == default_text()
 
 

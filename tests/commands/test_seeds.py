@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from showwork import cli
 from showwork.commands import seeds
 from showwork.errors import UserError
+from showwork.evaluation.seeds import digest
 from tests.commands.conftest import Repository
 
 # Accuracy 0.5 for sft; for grpo as many right of 4 as the seed says.
@@ -71,13 +72,26 @@ def test_a_run_counts_where_the_seed_alone_differs(repository: Repository, basel
     assert "HEAD: 3 seeds (0, 1, 2)" in text
     assert "+25.0 over sft" in text
     assert "! left out: gentle: it differs in more than the seed" in text
-    assert "| grpo | 75.0% | 25.0 | 50.0% | 100.0% |" in run("--show", "--md")
+    assert "| grpo | 3 | 75.0% | 25.0 | 50.0 to 100.0% | +25.0 over sft |" in run("--show", "--md")
 
 
 def test_what_is_saved_for_git(repository: Repository, baseline: str) -> None:
     experiment(repository, "seed-1", baseline, seed=1, right=4)
     run("--save")
-    assert seeds.SAVED.read_text() == "seed,arm,n,correct\n0,sft,4,2\n0,grpo,4,3\n1,sft,4,2\n1,grpo,4,4\n"
+    recipe = f"{baseline},{digest({'grpo.start': 'sft'})}"
+    # sft has the first 2 right of 4, grpo the first 3 and then all 4; sft's own start is no arm here.
+    assert seeds.SAVED.read_text().splitlines() == [
+        "seed,arm,start,n,correct,gained,lost,commit,params",
+        f"0,sft,,4,2,,,{recipe}",
+        f"0,grpo,sft,4,3,1,0,{recipe}",
+        f"1,sft,,4,2,,,{recipe}",
+        f"1,grpo,sft,4,4,2,0,{recipe}",
+    ]
+
+
+def test_watching_a_run_makes_it_no_other_recipe(repository: Repository, baseline: str) -> None:
+    experiment(repository, "seed-1", baseline, seed=1, right=4, live=True)
+    assert json.loads(run("--show", "--json"))["seeds"] == [0, 1]
 
 
 def test_an_experiment_of_another_commit_is_another_recipe(repository: Repository, baseline: str) -> None:

@@ -42,15 +42,17 @@ def test_the_correction_takes_a_verdict_back() -> None:
 
 def test_flips_are_in_the_order_of_b() -> None:
     a, b = state("a", sft="1100"), state("b", sft="0101")
-    assert flips(a, b, "sft", a.ids) == [("q0", False), ("q3", True)]
-    assert flips(a, b, "sft", ["q3"]) == [("q3", True)]
+    b = Snapshot(**{**vars(b), "ids": ("q3", "q1", "q0", "q9")})
+    # q3: 0 → 0; q1: 1 → 1; q0: 1 → 0; q9 was never asked at a.
+    assert flips(a, b, "sft") == [("q0", False)]
+    assert flips(a, state("b", sft="0101"), "sft") == [("q0", False), ("q3", True)]
 
 
 def test_questions_are_matched_by_id_and_not_by_place() -> None:
     a = state("a", sft="10")
     b = Snapshot(**{**vars(a), "name": "b", "ids": ("q1", "q0"), "columns": {"sft": np.array([0, 1], np.int8)}})
     assert by_arm(a, b)["sft"].p == 1.0
-    assert flips(a, b, "sft", a.ids) == []
+    assert flips(a, b, "sft") == []
 
 
 def test_params_of_a_stage_that_only_one_has_are_no_cause() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from showwork.evaluation.scoring import is_faithful, majority, pass_at, score_arm
+from showwork.evaluation.scoring import is_faithful, majority, pass_at, score_arm, score_shifted
 from showwork.evaluation.statistics import wilson
 from showwork.records import Completion, Equation, Problem
 
@@ -182,3 +182,12 @@ def test_metrics_are_rounded_so_that_their_bytes_stay():
 def test_what_does_not_fit_together_is_refused(problems, greedy, samples, message):
     with pytest.raises(ValueError, match=message):
         score_arm(problems, greedy, samples=samples)
+
+
+def test_the_second_test_set_is_counted_by_the_kind_that_begins_an_id():
+    """A repeat's id has one more part: families-1a-2 is of the families too."""
+    asked = [problem(id_, "12") for id_ in ("families-1a", "families-1a-2", "numbers-2b")]
+    assert score_shifted(asked, [solved("3*4 = 12", "12"), solved("3*4 = 13", "13"), solved("3*4 = 12", "12")]) == {
+        "shifted_n": 3, "shifted_accuracy": 0.666667, "shifted_families_n": 2, "shifted_families_accuracy": 0.5,
+        "shifted_numbers_n": 1, "shifted_numbers_accuracy": 1.0,
+    }  # fmt: skip

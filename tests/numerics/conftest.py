@@ -13,10 +13,12 @@ from flax import nnx
 
 from showwork import tokenizer as tokenizers
 from showwork import tunix_adapter
+from showwork.config import Mesh
 from showwork.models.specs import MODELS, GemmaSpec
 from showwork.records import Problem
 
 VOCABULARY = 64
+ONE_DEVICE = tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1))
 SENTENCES = (
     "Tom has 5 apples and buys 3 more. How many apples does he have?",
     "Tom has 5 + 3 = 8 apples.",

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from showwork import config, rollout, tunix_adapter
 from showwork.problems.answers import render_completion
-from showwork.problems.dual import write_bare, write_monologue
+from showwork.problems.dual import write_monologue
 from showwork.problems.variants import make_variant, question_mark
 from showwork.records import Completion, Equation, Problem
 from showwork.training import cast, selection
@@ -34,6 +34,7 @@ def problem(number: int, left: int, operator: str, right: int) -> Problem:
 
 PIES = problem(0, 7, "+", 5)
 MONOLOGUE = render_completion(write_monologue(PIES), "12")
+BARE = render_completion("Plan: none\nReasoning: It is 12.\nEvidence: none\nSanity_check: none", "12")
 
 
 def said(text: str, *, truncated: bool = False) -> Completion:
@@ -48,7 +49,7 @@ def said(text: str, *, truncated: bool = False) -> Completion:
         (said(MONOLOGUE + " 12"), "format"),
         (said(render_completion("He has 7+5 = 12.", "12")), "format"),  # right, but not in four sections
         (said(MONOLOGUE.replace("<answer>12", "<answer>13")), "wrong"),
-        (said(render_completion(write_bare(PIES), "12")), "not_shown"),
+        (said(BARE), "not_shown"),
         (said(MONOLOGUE.replace("CALC: 7+5 = 12", "CALC: 7+5 = 12\nCALC: 7+6 = 12")), "contradiction"),
         (said(MONOLOGUE.replace("7+5 = 12", "7+4 = 11")), "contradiction"),  # right by luck
     ],
@@ -88,6 +89,10 @@ def test_the_analysis_counts_by_kind():
 def test_what_failed_comes_weakest_kind_first():
     # Differences stand at 1/4, sums at 3/4; problem 1 never failed.
     assert [p.id for p in selection.weakest_first(attempts())] == ["4", "3", "2"]
+    # Equals stay as they came: an id is a hash, and its order is none.
+    *_, (never_solved, texts) = attempts()
+    equals = [(dataclasses.replace(never_solved, id=name), texts) for name in ("b", "c", "a")]
+    assert [p.id for p in selection.weakest_first(equals)] == ["b", "c", "a"]
 
 
 def test_new_problems_go_round_the_failed_ones():

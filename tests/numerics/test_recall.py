@@ -70,3 +70,11 @@ def test_a_mesh_of_one_device_changes_no_token(model):
     placed = nnx.clone(model)
     tunix_adapter.place(placed, tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1)))
     np.testing.assert_array_equal(rollout.generate(placed, prompts, **options).tokens, alone.tokens)
+
+
+def test_a_row_is_as_wide_as_the_longest_example_needs():
+    def width(*lengths: int) -> int:
+        rows = [data.Example(np.zeros(length, np.int32), np.zeros(length, np.int32)) for length in lengths]
+        return data.row_width(rows, max_tokens=160)
+
+    assert (width(3, 64), width(3, 65), width(160)) == (64, 128, 160)

@@ -1,5 +1,6 @@
 """Advantages, token weights, layout and order of the group arms, by hand."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -11,7 +12,7 @@ from showwork import config, rollout
 from showwork.records import Completion, Problem
 from showwork.rewards import RewardSpec
 from showwork.training import losses, rl
-from tests.numerics.conftest import flat, log_softmax
+from tests.numerics.conftest import ONE_DEVICE, flat, log_softmax
 from tests.numerics.test_losses import POLICY, gradient
 
 # ------------------------------------------------------------------------------------------------- advantages
@@ -153,7 +154,7 @@ def test_micro_batches_equal_the_whole_step(model, small_rows, aggregation):
 
 
 def test_pack_puts_whole_sequences_side_by_side(small_rows):
-    packed = rl.pack(small_rows, width=16, multiple=2)
+    packed = rl.pack(small_rows, width=16, count=2, parts=1)
     # Lengths 4, 6, 5 and 8: the 8 and the 6 share a row, the 5 and the 4 the next.
     assert packed["tokens"].tolist() == [
         [2, 20, 21, 22, 34, 35, 36, 37, 2, 10, 31, 32, 33, 1, 0, 0],
@@ -162,28 +163,66 @@ def test_pack_puts_whole_sequences_side_by_side(small_rows):
     assert packed["segments"].tolist() == [[1] * 8 + [2] * 6 + [0] * 2, [1] * 5 + [2] * 4 + [0] * 7]
     assert packed["positions"][1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3] + [0] * 7
     assert packed["mask"].sum() == small_rows["mask"].sum()
-    assert rl.pack(small_rows, width=16, multiple=5)["tokens"].shape == (5, 16)
     nothing = {name: value[:0] for name, value in small_rows.items()}
-    assert rl.pack(nothing, width=16, multiple=2)["segments"].sum() == 0
+    assert rl.pack(nothing, width=16, count=2, parts=1)["segments"].sum() == 0
+
+
+def test_packed_rows_are_dealt_out_and_empty_ones_stand_last_in_each_part(small_rows):
+    # Lengths 8, 6, 5 and 4, one a row where the width is 8, in turn to two parts.
+    packed = rl.pack(small_rows, width=8, count=6, parts=2)
+    assert (packed["segments"] > 0).sum(axis=1).tolist() == [8, 5, 0, 6, 4, 0]
 
 
 def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows):
     batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "sequence-mean-token-mean", 1)}
-    batch["reference_logps"] = rl.completion_logps(model, small_rows, micro_rows=4, temperature=1.0) - np.float32(0.3)
+    batch["reference_logps"] = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0) - np.float32(
+        0.3
+    )
 
     def run(rows: dict[str, np.ndarray]) -> Any:
         return gradient(model, {**rows, "old_logps": None}, losses.policy_loss, **{**POLICY, "beta": 0.5})
 
     (loss, aux), slope = run(batch)
-    (packed_loss, packed_aux), packed_slope = run(rl.pack(batch, width=16, multiple=1))
+    (packed_loss, packed_aux), packed_slope = run(rl.pack(batch, width=16, count=2, parts=1))
     assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(packed_aux["kl"]) == pytest.approx(float(aux["kl"]), rel=1e-4)
     np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=1e-6)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, small_rows, devices):
+    # Four rows of two parts' chunks of 4, or of one part's: 8 rows, of which 4 are empty and stand last in their part.
+    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
+    logps = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
+    batch |= {"old_logps": None, "reference_logps": logps - np.float32(0.3)}
+    (loss, aux), slope = gradient(model, batch, losses.policy_loss, **{**POLICY, "beta": 0.5})
+    order = [0, 1, 2, 3, 4, 5, 6, 7] if devices == 1 else [0, 1, 4, 5, 2, 3, 6, 7]
+    rows = {
+        name: None if value is None else np.concatenate([value, np.zeros_like(value)])[order]
+        for name, value in batch.items()
+    }
+    assert int(losses.used_chunks(rows["segments"], devices=devices)) == 1
+
+    def chunked(model, tokens, positions, segments, weights, advantages, old_logps, reference_logps, **options):
+        loss = losses.in_chunks(functools.partial(losses.policy_loss, **options), devices=devices)
+        return loss(model, tokens, positions, segments, weights, advantages, old_logps, reference_logps)
+
+    (found, found_aux), found_slope = gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})
+    assert float(found) == pytest.approx(float(loss), rel=1e-5)
+    assert {name: float(value) for name, value in found_aux.items()} == pytest.approx(
+        {name: float(value) for name, value in aux.items()}, rel=1e-5
+    )
+    np.testing.assert_allclose(flat(found_slope), flat(slope), rtol=1e-5, atol=1e-6)
+    # What stands in rows without a segment is not even looked at.
+    rows["weights"] = np.where(rows["segments"].any(axis=1, keepdims=True), rows["weights"], np.nan)
+    rows["tokens"][~rows["segments"].any(axis=1)] = 10**6
+    if devices == 1:
+        assert float(gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})[0][0]) == float(found)
+
+
 def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of):
-    found = rl.completion_logps(model, small_rows, micro_rows=2, temperature=1.0)
-    warm = rl.completion_logps(model, small_rows, micro_rows=2, temperature=0.5)
+    found = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
+    warm = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=0.5)
     assert found.shape == small_rows["tokens"].shape
     np.testing.assert_array_equal(found[:, 0], 0)
     for row, (tokens, segments) in enumerate(zip(small_rows["tokens"], small_rows["segments"], strict=True)):
@@ -197,7 +236,7 @@ def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of
 def test_completion_logps_are_the_old_logps_of_the_loss(model, small_rows):
     # At the ratio 1 the loss is -sum(A w); with old logps ln 2 below it is twice that, unclipped below epsilon 2.
     batch = policy_batch(small_rows, "token-mean", 1)
-    logps = rl.completion_logps(model, small_rows, micro_rows=2, temperature=1.0)
+    logps = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
     options = {**POLICY, "epsilon_high": 2.0}
     on_policy = -(batch["advantages"] * batch["weights"]).sum()
     for old, factor in ((logps, 1), (logps - np.float32(np.log(2)), 2)):

@@ -9,7 +9,7 @@ import pytest
 
 from showwork import rollout
 from showwork.training import rl
-from tests.numerics.conftest import log_softmax
+from tests.numerics.conftest import ONE_DEVICE, log_softmax
 
 PAD, EOS, BOS = 0, 1, 2
 # Unequal lengths; the first is longer than the window of 8, and with 16 more tokens twice so.
@@ -28,9 +28,11 @@ def generate(model: Any, prompts: list[list[int]], **options: Any) -> rollout.Ge
 
 
 def test_left_padding_to_the_bucket():
-    padded = rollout.left_pad([[5, 6, 7], [8]], pad_id=PAD, bucket=4)
-    assert padded.tolist() == [[0, 5, 6, 7], [0, 0, 0, 8]]
-    assert rollout.left_pad([[1] * 5], pad_id=PAD, bucket=4).shape == (1, 8)
+    padded = rollout.left_pad([[5, 6, 7], [8]], pad_id=PAD)
+    assert padded.tolist() == [[0] * 13 + [5, 6, 7], [0] * 15 + [8]]
+    assert (
+        rollout.left_pad([[1] * 17], pad_id=PAD).shape == rollout.left_pad([[1]], pad_id=PAD, width=20).shape == (1, 32)
+    )
 
 
 def test_greedy_is_argmax_by_whole_passes(model, logits_of):
@@ -273,7 +275,7 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
     )  # fmt: skip
     jax.effects_barrier()
     rows = rl.lay_out(found, pad_id=PAD)
-    trained = rl.completion_logps(model, rows, micro_rows=4, temperature=1.0)
+    trained = rl.completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
     assert len(seen) == steps
     for row, prompt in enumerate(PROMPTS):
         for step in range(steps):
@@ -282,6 +284,6 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
             # The sampler shares out pad's probability; the trainer leaves it where it is.
             changed = {**rows, "tokens": rows["tokens"].copy()}
             changed["tokens"][row, position] = PAD
-            pad = rl.completion_logps(model, changed, micro_rows=4, temperature=1.0)[row, position]
+            pad = rl.completion_logps(model, changed, mesh=ONE_DEVICE, temperature=1.0)[row, position]
             sampled = log_softmax(logits[1:])[token - 1] + np.log1p(-np.exp(pad))
             assert sampled == pytest.approx(trained[row, position], abs=1e-4)

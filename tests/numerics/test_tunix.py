@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from tunix.generate import sampler as tunix_sampler
+from tunix.models.gemma import model as gemma
 from tunix.models.gemma3 import model as gemma3
 from tunix.rl import common as tunix_common
 
@@ -75,7 +76,7 @@ def test_every_family_has_local_and_global_layers_where_it_says(name):
             assert (layer.attn.attn_type == gemma3.AttentionType.GLOBAL) == is_global
             assert layer.attn.rope_base_frequency == (spec.global_rope_base if is_global else spec.local_rope_base)
         else:
-            assert isinstance(layer.attn, tunix_adapter._SlidingAttention) != is_global
+            assert (layer.attn.attn_type == gemma.AttentionType.GLOBAL) == is_global
         assert layer.attn.sliding_window_size == spec.sliding_window
     # By Tunix's own pattern a Gemma 3 of fewer than six layers has no global one.
     assert gemma3.AttentionType.GLOBAL not in gemma3.GEMMA3_ATTENTION_PATTERN[:5]
@@ -92,6 +93,40 @@ def test_hidden_states_decode_to_the_logits(model):
     logits, hidden = both(model)
     assert hidden.shape == (1, 16, 32)
     np.testing.assert_allclose(hidden @ model.embedder.input_embedding[...].T, logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "kv_heads"), [("gemma3", 1), ("gemma3", 2), ("gemma3", 4), ("gemma2", 1)])
+@pytest.mark.parametrize("is_global", [True, False])
+def test_attention_is_that_of_tunix(family, kv_heads, is_global, monkeypatch):
+    # Rows of 48 places are three blocks of 20, with a window of 8; one token at a time reads a cache of 48.
+    monkeypatch.setattr(tunix_adapter, "ATTENTION_BLOCK", 20)
+    spec = GemmaSpec(
+        family, 1, 32, 64, 4, kv_heads, 16, sliding_window=8, global_layers=(0,) if is_global else (),
+        attention_softcap=2.0 if family == "gemma2" else None,
+    )  # fmt: skip
+    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
+    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    attention, (theirs,) = model.layers[0].attn, type(model.layers[0].attn).__bases__
+    x = jax.random.normal(jax.random.key(1), (2, 48, 32))
+    positions = jnp.tile(jnp.arange(48), (2, 1))
+    mask = jnp.tril(jnp.ones((48, 48), bool))[None].repeat(2, axis=0).at[1, :, 3].set(False)
+    found, expected = (
+        block(attention, x, positions, None, mask)[1] for block in (attention.block.__func__, theirs.block)
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    is_seen = jnp.abs(jax.jacobian(lambda x: attention.block(x, positions, None, mask)[1][0, 40].sum())(x))[0].max(
+        axis=-1
+    )
+    assert np.flatnonzero(is_seen).tolist() == list(range(0 if is_global else 33, 41))
+
+    shape = (2, 48, spec.kv_heads, 16)
+    cache = {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "end_index": jnp.zeros(2, jnp.int32)}
+    cache, first = attention.block(x[:, :5], positions[:, :5], cache, mask[:, :5])
+    np.testing.assert_allclose(first, expected[:, :5], atol=2e-6)
+    for step in range(5, 48):
+        at = slice(step, step + 1)
+        cache, found = attention.block(x[:, at], positions[:, at], cache, mask[:, at])
+        np.testing.assert_allclose(found, expected[:, at], atol=2e-6)
 
 
 # --------------------------------------------------------------------------------------------------------- LoRA
@@ -314,7 +349,7 @@ def test_a_group_arm_with_lora_trains_its_adapter_alone(policy, words, problems,
     before = {name: np.asarray(value) for name, value in tunix_adapter.parameters(adapted).items()}
     train_group_arm(
         policy, words, problems, tmp_path, start=adapted, steps=1, iterations=1, micro_batches=1,
-        adapter={"rank": 2, "alpha": 2.0},
+        adapter={"rank": 2, "alpha": 2.0, "modules": []},
     )  # fmt: skip
     after = tunix_adapter.parameters(adapted)
     changed = {name for name in before if (before[name] != np.asarray(after[name])).any()}

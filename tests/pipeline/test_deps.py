@@ -18,6 +18,12 @@ def test_deps_are_the_import_closure(name: str) -> None:
     assert sorted(map(str, wanted)) == sorted(map(str, code)), f"dvc.yaml: deps of {name} are not what it imports"
 
 
+def test_no_stage_hangs_on_whether_it_is_watched() -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    read = {name.partition(".")[0] for stage in STAGES.values() for name in stage["params"]}
+    assert read == params.keys() - {"live"}
+
+
 def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("def f():\n    from showwork.problems import splits\n")

@@ -1,29 +1,27 @@
+from pathlib import Path
+
 import pytest
 
 from showwork.errors import UserError
 from showwork.problems import basic_maths
+from showwork.problems.cleaning import clean_lines
 from showwork.records import Equation
 
 HEADER = "question,answer,reasoning,calc_expr\n"
 
 
-def read(path, text: str | bytes):
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return basic_maths.read(path, split="train", annotation_style="readable")
+def read(text: str):
+    lines = basic_maths.to_lines(text.encode(), Path("maths.csv"))
+    return clean_lines(lines, split="train", annotation_style="readable")
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "maths.csv"
-
-
-def test_a_row_is_a_problem(path):
-    result = read(path, HEADER + "What is 7 times 8?,56,Seven times eight: 7*8 = 56.,7*8\n")
+def test_a_row_is_a_problem():
+    result = read(HEADER + "What is 7 times 8?,56,Seven times eight: 7*8 = 56.,7*8\n")
     (problem,) = result.problems
     assert problem.question == "What is 7 times 8?"
     assert problem.reasoning == "Seven times eight: 7*8 = 56."
     assert (problem.answer, problem.equations) == ("56", (Equation("7*8", "56"),))
-    assert problem.id == "train-00001"
+    assert result.rows == {problem.id: 1}
 
 
 @pytest.mark.parametrize(
@@ -37,8 +35,8 @@ def test_a_row_is_a_problem(path):
         ("Add.", '"1,000+80"', '"1,080"', "Add.\n1,000+80 = 1,080", Equation("1000+80", "1080")),
     ],
 )
-def test_the_calculation_stands_in_the_reasoning_once(path, reasoning, calculation, answer, written, equation):
-    (problem,) = read(path, HEADER + f"How many?,{answer},{reasoning},{calculation}\n").problems
+def test_the_calculation_stands_in_the_reasoning_once(reasoning, calculation, answer, written, equation):
+    (problem,) = read(HEADER + f"How many?,{answer},{reasoning},{calculation}\n").problems
     assert problem.reasoning == written
     assert problem.equations == (equation,)
 
@@ -61,16 +59,16 @@ def test_the_calculation_stands_in_the_reasoning_once(path, reasoning, calculati
         ("How many?,56,Times\x00.,7*8", "control_character"),
     ],
 )
-def test_a_bad_row_is_rejected_by_name(path, row, reason):
-    result = read(path, HEADER + row + "\nAnd now?,3,Plus.,1+2\n")
+def test_a_bad_row_is_rejected_by_name(row, reason):
+    result = read(HEADER + row + "\nAnd now?,3,Plus.,1+2\n")
     assert [(r["reason"], r["row"]) for r in result.rejected] == [(reason, 1)]
-    assert [problem.id for problem in result.problems] == ["train-00002"]
+    assert list(result.rows.values()) == [2]
     assert result.read == 2
 
 
-def test_spreadsheets_of_all_kinds(path):
+def test_spreadsheets_of_all_kinds():
     text = '\ufeffcalc_expr, Question ,note,ANSWER,reasoning\r\n1+2,"One, two\r\nand?",x,3,"It is ""3""."\r\n\r\n'
-    (problem,) = read(path, text).problems
+    (problem,) = read(text).problems
     assert problem.question == "One, two\nand?"
     assert problem.reasoning == 'It is "3".\n1+2 = 3'
 
@@ -86,14 +84,7 @@ def test_spreadsheets_of_all_kinds(path):
         (HEADER.encode() + b'"' + b"x" * 200_000 + b'",56,Times.,7*8\n', "not CSV"),
     ],
 )
-def test_a_file_that_is_no_such_table_is_an_error(path, content, message):
+def test_a_file_that_is_no_such_table_is_an_error(content, message):
     with pytest.raises(UserError, match=message) as error:
-        read(path, content)
-    assert str(path) in str(error.value)
-
-
-def test_a_file_that_is_not_there(path):
-    with pytest.raises(UserError, match=r"maths\.csv"):
-        list(basic_maths.lines(path))
-    with pytest.raises(UserError, match="can't be read"):
-        list(basic_maths.lines(path.parent))
+        basic_maths.to_lines(content, Path("data/maths.csv"))
+    assert str(error.value).startswith("data/maths.csv: ")

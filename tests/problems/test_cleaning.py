@@ -1,5 +1,6 @@
 """Cleaning: every line is a problem or a named reject, nothing is lost."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,11 +27,15 @@ def clean(*lines: bytes, style: str = "readable") -> CleanResult:
     return clean_lines(lines, split="train", annotation_style=style)
 
 
+def digest(question: str, answer: str) -> str:
+    return hashlib.sha256(f"{question}\0{answer}".encode()).hexdigest()[:10]
+
+
 def test_a_good_row() -> None:
     result = clean(line())
     assert result.problems == [
         Problem(
-            id="train-00001",
+            id=f"train-{digest(GOOD['question'], '8')}",
             question=GOOD["question"],
             reasoning="He has 5+3=8 apples.",
             answer="8",
@@ -92,7 +97,7 @@ def test_styles(style: str, reasoning: str) -> None:
 )
 def test_a_bad_row_is_rejected_by_name_and_the_others_go_on(raw: bytes, reason: str) -> None:
     result = clean(line(), raw, line())
-    assert [problem.id for problem in result.problems] == ["train-00001", "train-00003"]
+    assert list(result.rows.values()) == [1, 3]
     (reject,) = result.rejected
     assert list(reject) == ["split", "row", "reason", "detail", "original"]
     assert (reject["split"], reject["row"], reject["reason"]) == ("train", 2, reason)
@@ -140,6 +145,26 @@ def test_a_comma_answer_is_canonical_and_accepted() -> None:
     assert gold_rejects(result.problems) == []
 
 
+def test_a_question_keeps_its_id_in_another_row_and_another_file() -> None:
+    other = line(question="Another?")
+    apples, another = (problem.id for problem in clean(line(), other).problems)
+    assert [problem.id for problem in clean(other, b"broken\n", line()).problems] == [another, apples]
+    # In the same row: another question, or the same with another answer.
+    assert len({apples, another, clean(line(answer="<<5+4=9>>\n#### 9")).problems[0].id}) == 3
+    # White space around a question and how a solution is worded are no part of it, nor is how the answer is written.
+    assert clean(line(question=f" {GOOD['question']}\r\n", answer="So 8.\n#### 8.0")).problems[0].id == apples
+    (test,) = clean_lines([line()], split="test", annotation_style="drop").problems
+    assert test.id.removeprefix("test") == apples.removeprefix("train")
+
+
+def test_exact_repeats_are_numbered() -> None:
+    apples = f"train-{digest(GOOD['question'], '8')}"
+    result = clean(line(), line(answer="8"), line(), line(question="Another?"), line())
+    ids = [problem.id for problem in result.problems]
+    assert [ids[0], ids[1], ids[3]] == [apples, f"{apples}-2", f"{apples}-3"]
+    assert [result.rows[identifier] for identifier in ids] == [1, 3, 4, 5]
+
+
 def test_gold_rejects_names_what_the_scorer_does_not_accept() -> None:
     good = Problem("a", "q", "r", "8", ())
     wrong = [
@@ -153,8 +178,9 @@ def test_gold_rejects_names_what_the_scorer_does_not_accept() -> None:
 
 def test_leaks_move_to_the_rejects() -> None:
     result = clean(line(), line(answer="8"), line(question="Another?"))
-    after = reject_leaks(result, {"train-00003": "the same question as test-00001"}, split="train")
-    assert [problem.id for problem in after.problems] == ["train-00001"]
+    first, second = result.problems
+    after = reject_leaks(result, {second.id: "the same question as test-1"}, split="train")
+    assert after.problems == [first]
     assert [(row["row"], row["reason"]) for row in after.rejected] == [(2, "no_final_answer"), (3, "leak")]
     assert json.loads(after.rejected[1]["original"])["question"] == "Another?"
     assert len(after.problems) + len(after.rejected) == after.read == 3
@@ -164,7 +190,7 @@ def test_leaks_move_to_the_rejects() -> None:
 def test_nothing_is_lost_whatever_comes(lines: list[bytes]) -> None:
     result = clean(*lines)
     assert len(result.problems) + len(result.rejected) == result.read
-    kept = {int(problem.id[-5:]) for problem in result.problems} | {row["row"] for row in result.rejected}
+    kept = {result.rows[problem.id] for problem in result.problems} | {row["row"] for row in result.rejected}
     lost = [raw for row, raw in enumerate(lines, start=1) if row not in kept]
     assert not any(raw.strip() for raw in lost if raw != b"\xef\xbb\xbf")
     assert {row["reason"] for row in result.rejected} <= {str(reason) for reason in REASONS}

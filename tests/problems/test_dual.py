@@ -16,7 +16,6 @@ from showwork.problems.dual import (
     operations,
     parse_monologue,
     read_calculations,
-    write_bare,
     write_monologue,
 )
 from showwork.records import Completion, Problem
@@ -47,7 +46,6 @@ def test_a_monologue():
         "Evidence:\nCALC: 3*12 = 36\nCALC: 36-2 = 34\n"
         "Sanity_check: 34+2 = 36"
     )
-    assert write_bare(row) == "Plan: none\nReasoning: It is 34.\nEvidence: none\nSanity_check: none"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +132,6 @@ def test_generated_rows_are_read_back_and_earn_all():
     for text, row in zip(texts, problems, strict=True):
         assert matches_format(text)
         assert extract_answer(text) == parse_monologue(text).conclusion == row.answer
-        assert parse_monologue(render_completion(write_bare(row), row.answer)).calculations == ()
     assert REWARDS["dual_stream"].function([Completion(t, 1, False) for t in texts], problems) == [1] * 300
 
 

@@ -40,7 +40,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a folder, not a file; name the \.jsonl files in it"):
+    with pytest.raises(UserError, match=r"a folder, not a file; name the files in it"):
         sources.copy_jsonl([tmp_path], tmp_path / "out")
 
 
@@ -81,6 +81,42 @@ def test_a_file_that_the_system_refuses(
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=message):
         sources.copy_jsonl([tmp_path / "a.jsonl"], tmp_path / "out")
+
+
+def test_basic_maths_go_to_the_end_of_train(tmp_path: Path) -> None:
+    header = "question,answer,reasoning,calc_expr\n"
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_text(header + '"7 times 8,\nthat is?",56,I multiply.,7*8\nAnd 1+2?,3,,1+2\n')
+    second.write_text(header + "2+2?,5,I add.,2+2\n")  # false, which is for cleaning to say
+    train = tmp_path / "train.jsonl"
+    train.write_text('{"question": "q"}\n')
+    provenance = sources.append_basic_maths([first, second], train)
+    assert list(files.read_jsonl(train)) == [
+        {"question": "q"},
+        {"question": "7 times 8,\nthat is?", "answer": "I multiply.\n7*8 = <<7*8=56>>56\n#### 56"},
+        {"question": "And 1+2?", "answer": "1+2 = <<1+2=3>>3\n#### 3"},
+        {"question": "2+2?", "answer": "I add.\n2+2 = <<2+2=5>>5\n#### 5"},
+    ]
+    assert [(file["path"], file["rows"]) for file in provenance["files"]] == [
+        (first.as_posix(), 2),  # of four lines
+        (second.as_posix(), 1),
+    ]
+    assert provenance["files"][0]["sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+def test_basic_maths_that_cannot_be_read_leave_train_alone(tmp_path: Path) -> None:
+    train, good = tmp_path / "train.jsonl", tmp_path / "a.csv"
+    train.write_text("{}\n")
+    good.write_text("question,answer,reasoning,calc_expr\n1+2?,3,,1+2\n")
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "a"}\n{}\n')
+    for name, message in (
+        ("no.csv", r"no\.csv: no such file; correct data\.basic_maths_files in params\.yaml"),
+        ("", r"a folder, not a file; name the files in it: correct data\.basic_maths_files"),
+        ("rows.jsonl", r"rows\.jsonl: has no column question and answer and reasoning and calc_expr"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sources.append_basic_maths([good, tmp_path / name], train)
+        assert train.read_text() == "{}\n"
 
 
 def test_generated_rows(tmp_path: Path) -> None:

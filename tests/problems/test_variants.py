@@ -124,7 +124,7 @@ def test_a_draw_hangs_on_seed_problem_and_number_alone() -> None:
     first = make_variant(APPLES, seed=1, number=2)
     assert isinstance(first, Problem)
     assert first == make_variant(replace(APPLES), seed=1, number=2)
-    assert first.id == "train-00001~2"
+    assert first.id == f"{APPLES.id}~2"
     others = {make_variant(APPLES, seed=s, number=n).question for s in range(4) for n in range(4)}
     assert len(others) > 8
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,7 +37,8 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    folder, asked = tmp_path_factory.mktemp("made"), made.problems(1319)
+    folder = tmp_path_factory.mktemp("made")
+    asked = [replace(problem, id=f"test-{row:05d}") for row, problem in enumerate(made.problems(1319), start=1)]
     for arm in made.STARTS:
         made.write_arm(folder, arm, asked)
     predictions = {arm: list(read_jsonl(folder / "predictions" / f"{arm}.jsonl")) for arm in made.STARTS}

@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from showwork import config
 from showwork.errors import UserError
+from showwork.evaluation.seeds import COLUMNS, digest
 from showwork.files import read_csv, write_csv, write_json, write_jsonl, write_text
 from showwork.records import Equation, Problem
 from showwork.report.charts import curves_svg
 from showwork.report.curves import along, curve, panels, parting
-from showwork.report.markdown import TEXT_LIMIT, cell, code, fence, markdown_table, render, traces, visible
+from showwork.report.markdown import TEXT_LIMIT, cell, code, fence, flatten, markdown_table, render, traces, visible
 from showwork.report.tables import (
     accuracy_by_steps,
     arm_table,
@@ -127,6 +129,11 @@ def make_results(root: Path) -> Path:
     write_jsonl(root / "data" / "clean" / "test.jsonl", [problem.to_json() for problem in asked])
     tiny = (ROOT / "src/showwork/presets/tiny.yaml").read_text("utf-8")
     write_text(root / "params.yaml", tiny.replace("seed: 0", "seed: 7", 1))
+    known = {"n": N, "commit": "0123456789", "params": digest(dict(flatten(YAML(typ="safe", pure=True).load(tiny))))}
+    seeds = [
+        {"seed": seed, "arm": "grpo", "start": "sft", "correct": 82, "gained": 4, "lost": 2} | known for seed in (7, 8)
+    ]
+    write_csv(folder / "seeds.csv", COLUMNS, seeds)
     return folder
 
 
@@ -135,7 +142,7 @@ def load_stage():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.version = lambda name: "1.2.3"
-    module.config = types.SimpleNamespace(load=config.load, ARMS=("base", "sft", "grpo"))
+    module.config = types.SimpleNamespace(load=config.load, PARAMS=config.PARAMS, ARMS=("base", "sft", "grpo"))
     return module
 
 
@@ -224,6 +231,13 @@ def test_the_stage_writes_the_report(reported, capsys):
     assert "p 0.688, 4 gained, 2 lost" in page
     assert "| grpo | 200 | 41.0% | 34.0 to 48.0% | +1.0 over sft |" in page
     assert "| grpo | 200 | 97.5% | 12.5% | 30.0% (50 × 4) | 21.0 | 1,234,567 | 89,000 | 1.5 |" in page
+    seeds = "One recipe with the seeds 7, 8 (2 in all): every arm trained anew with each, and asked the same 200 "
+    assert f"## The arms over several seeds\n\n{seeds}questions. It is the recipe of commit 0123456, whose" in page
+    assert "| grpo | 2 | 41.0% | 0.0 | 41.0 to 41.0% | +1.0 over sft | +1.0 to +1.0 |" in page
+    html = (reported / "report.html").read_text("utf-8")
+    assert f"<p>{seeds}" in html
+    assert "<td>41.0 to 41.0%</td><td>+1.0 over sft</td>" in html
+    assert "<td>results/seeds.csv</td>" in html
     assert "| 2 | 80 | 22.0% | 22.0% | 22.0% |" in page
     assert "| divide | 90 | 11.0% | 11.0% | 11.0% |" in page
     assert "![Learning curves of the trained arms](curves.svg)" in page
@@ -266,6 +280,15 @@ def test_model_text_stays_inside_its_fence(reported):
     assert not any("<script>" in line or "\\u202e" in line for line in outside)
     assert "\\u0000\\u001b[31m \\u202eevil\\u202c" in inside
     assert "## Provenance" in outside
+
+
+def test_without_saved_seeds_the_report_says_nothing_of_them(results, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    write_csv(results / "seeds.csv", COLUMNS, [])
+    load_stage().main()
+    for name in ("report.md", "report.html"):
+        assert "over several seeds" not in (results / name).read_text("utf-8")
+        assert "seeds.csv" not in (results / name).read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", ["params.yaml", "results/predictions/sft.jsonl", "results/plots/grpo.csv"])

@@ -26,6 +26,7 @@ COPIED = (
     ".gitignore",
     ".dvc/config",
     ".dvc/plots",
+    "results/seeds.csv",
 )
 
 

@@ -85,6 +85,19 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(project: Project, sta
     assert len(curve) < len(whole[f"results/plots/{stage}.csv"].decode().splitlines()), "it was killed after the end"
 
 
+def test_an_edit_of_a_csv_brings_its_rows_in(tmp_path: Path) -> None:
+    project = Project(tmp_path / "maths")
+    table = project.folder / "data/source/maths.csv"
+    table.write_text("question,answer,reasoning,calc_expr\nWhat is 7 times 8?,56,I multiply.,7*8\n", "utf-8")
+    project.edit("params.yaml", "basic_maths_files: []", "basic_maths_files: [data/source/maths.csv]")
+    assert project.repro("clean") == {"ingest", "clean"}
+    assert project.repro("clean") == set()
+    project.edit("data/source/maths.csv", "I multiply.", "Times.")
+    assert project.repro("clean") == {"ingest", "clean"}
+    taught = project.files("data/clean")
+    assert b"Times.\\n7*8 = 56" in taught["data/clean/train.jsonl"] + taught["data/clean/val.jsonl"]
+
+
 def test_dvc_shows_and_compares(project: Project) -> None:
     project.repro()
     project.run("dvc", "exp", "run", "-S", "grpo.beta=0.1", "-n", "strong")
@@ -114,7 +127,8 @@ def test_gsm8k_runs_from_ingest_to_report(tmp_path: Path) -> None:
     old = (project.folder / "params.yaml").read_text("utf-8")
     start, end = old.index("data:"), old.index("clean:")
     source = (
-        "data:\n  source: jsonl\n  train_files: [data/source/train.jsonl]\n  test_files: []\n  hold_out_rows: 40\n\n"
+        "data:\n  source: jsonl\n  train_files: [data/source/train.jsonl]\n  test_files: []\n  hold_out_rows: 40\n"
+        "  basic_maths_files: []\n\n"
     )
     wider = old[:start] + source + old[end:]
     for name in ("max_tokens: 320", "max_prompt_tokens: 256"):

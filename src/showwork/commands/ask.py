@@ -46,12 +46,11 @@ def stream_answer(question: str, arm: str, *, system: str, max_tokens: int) -> I
     """The completion so far, after each token, and whether it has ended by itself. Raises UserError."""
     from showwork import tokenizer
     from showwork.models import checkpoints
-    from showwork.prompts import render_prompt
 
     folder = MODELS / arm
     model, _ = checkpoints.load(folder)
     words, stop_ids = tokenizer.load(folder), checkpoints.stop_ids(folder)
-    prompt = [words.bos_id(), *words.encode(render_prompt(question, system=system))]
+    prompt = words.prompt_ids(question, system=system)
     ids: list[int] = []
     for token in stream(model, prompt, max_tokens=max_tokens, stop_ids=stop_ids, pad_id=words.pad_id()):
         if token in stop_ids:
@@ -87,7 +86,7 @@ def stream(
     causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
     mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
     positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
-    cache = rollout._empty_cache(model, 1, size)
+    cache = rollout.empty_cache(model, 1, size)
     chosen, cache = advance(state, jnp.asarray(row), positions, cache, mask)
     is_visible = jnp.pad(is_prompt, ((0, 0), (0, max_tokens)))
     for step in range(max_tokens):

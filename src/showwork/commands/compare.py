@@ -43,10 +43,8 @@ def compare(
     if flips and (not arm or len(arm) > 1):
         raise UserError("--flips shows the questions of one arm; name it with --arm")
     before, after = revisions.load(a), revisions.load(b)
-    test_set = comparison.TEST_SET
-    same = None if comparison.has_same_tests(before, after) else revisions.same_questions(before, after, test_set)
-    result = comparison.compare(before, after, arms=arm, same=same)
-    flipped = list(_flipped(before, after, arm[0], same)) if flips and arm else None
+    result = comparison.compare(before, after, arms=arm)
+    flipped = list(_flipped(before, after, arm[0])) if flips and arm else None
     if as_json:
         say(json.dumps(to_json(result, flipped), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -60,7 +58,7 @@ def to_json(result: Comparison, flipped: Sequence[dict[str, Any]] | None = None)
     return asdict(result) | {"regressions": result.regressions} | ({"flips": flipped} if flipped is not None else {})
 
 
-def _flipped(a: Snapshot, b: Snapshot, arm: str, same: set[str] | None) -> Iterator[dict[str, Any]]:
+def _flipped(a: Snapshot, b: Snapshot, arm: str) -> Iterator[dict[str, Any]]:
     """Each question that flipped, with both completions: None where neither cache nor workspace has them."""
     from showwork.commands import revisions
     from showwork.evaluation import comparison
@@ -69,7 +67,7 @@ def _flipped(a: Snapshot, b: Snapshot, arm: str, same: set[str] | None) -> Itera
     path = f"results/predictions/{arm}.jsonl"
     places = [revisions.cached(snapshot, path) for snapshot in (a, b)]
     old, new = ({row["id"]: row for row in read_jsonl(place)} if place else {} for place in places)
-    for identifier, gained in comparison.flips(a, b, arm, set(b.ids) if same is None else same):
+    for identifier, gained in comparison.flips(a, b, arm):
         row = new.get(identifier) or old.get(identifier) or {}
         yield {
             "id": identifier, "gained": gained, "question": row.get("question"), "gold": row.get("gold"),

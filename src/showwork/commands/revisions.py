@@ -127,15 +127,6 @@ def cached(snapshot: Snapshot, path: str) -> Path | None:
     return None
 
 
-def same_questions(a: Snapshot, b: Snapshot, test_set: str) -> set[str] | None:
-    """Ids that name one question with one answer at both; None where the cache can't tell."""
-    paths = cached(a, test_set), cached(b, test_set)
-    if None in paths:
-        return None
-    before, after = ({row["id"]: (row["question"], row["answer"]) for row in files.read_jsonl(p)} for p in paths)
-    return {i for i in after if before.get(i) == after[i]}
-
-
 def _read(folder: Path, name: str, commit: str | None) -> Snapshot:
     path = folder / OUTCOMES
     if not path.exists():

@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from showwork.errors import UserError
 
 if TYPE_CHECKING:
     from showwork.evaluation.comparison import Snapshot
-    from showwork.evaluation.seeds import SeedSummary
+    from showwork.evaluation.seeds import SeedRun, SeedSummary
 
 SAVED = Path("results/seeds.csv")
 # What makes a run, so that a seed is all that differs between HEAD and an experiment.
@@ -29,7 +29,7 @@ def seeds(
     count: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Queue so many further seeds.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Mean and spread over the seeds that have run.")] = False,
     of: Annotated[str, typer.Option("--of", help="The commit that the experiments started from.")] = "HEAD",
-    save: Annotated[bool, typer.Option("--save", help=f"Write what --show read to {SAVED}, for git.")] = False,
+    save: Annotated[bool, typer.Option("--save", help=f"Write what --show read to {SAVED}, for the report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON; shares are of 1.")] = False,
     markdown: Annotated[bool, typer.Option("--md", help="As Markdown.")] = False,
 ) -> None:
@@ -45,14 +45,15 @@ def seeds(
     runs, left_out = finished(of)
     from showwork.evaluation.seeds import summarise
 
-    summaries = summarise(runs)
+    made = arm_runs(runs)
+    summaries = summarise(made)
     if as_json:
         found = {"of": of, "seeds": list(runs), "arms": [asdict(s) for s in summaries], "left_out": left_out}
         say(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         say(_render(runs, summaries, left_out, of=of, markdown=markdown))
     if save:
-        _save(runs)
+        _save(made, of=of)
 
 
 def queue(count: int) -> list[int]:
@@ -99,14 +100,15 @@ def finished(of: str) -> tuple[dict[int, Snapshot], list[str]]:
     Raises UserError where none has run.
     """
     from showwork.commands import revisions
+    from showwork.evaluation.seeds import recipe
 
     commit = revisions.resolve(of)
-    wanted = {**revisions.read_params_at(commit), "seed": None}
+    wanted = recipe(revisions.read_params_at(commit))
     runs: dict[int, Snapshot] = {}
     left_out = []
     for name, found in {of: commit, **revisions.list_experiments(baseline=commit)}.items():
         params = revisions.read_params_at(found)
-        if {**params, "seed": None} != wanted:
+        if recipe(params) != wanted:
             left_out.append(f"{name}: it differs in more than the seed")
             continue
         try:
@@ -125,45 +127,44 @@ def finished(of: str) -> tuple[dict[int, Snapshot], list[str]]:
     return dict(sorted(runs.items())), left_out
 
 
+def arm_runs(runs: Mapping[int, Snapshot]) -> list[SeedRun]:
+    """What each seed made of each arm."""
+    from showwork.evaluation.seeds import SeedRun
+
+    found = []
+    for seed, run in runs.items():
+        for arm, column in run.columns.items():
+            start = run.params.get(f"{arm}.start")
+            before = run.columns.get(start)
+            gained = lost = None
+            if before is None:
+                start = None
+            else:
+                gained, lost = int((column > before).sum()), int((column < before).sum())
+            found.append(SeedRun(seed, arm, start, len(run.ids), int(column.sum()), gained, lost))
+    return found
+
+
 def _render(
-    runs: dict[int, Snapshot], summaries: Sequence[SeedSummary], left_out: Sequence[str], *, of: str, markdown: bool
+    runs: Mapping[int, Snapshot], summaries: Sequence[SeedSummary], left_out: Sequence[str], *, of: str, markdown: bool
 ) -> str:
-    from showwork.commands.rendering import MISSING, markdown_table, percent, points, text_table
+    from showwork.commands.rendering import markdown_table, text_table
+    from showwork.report.seeds import NOTE, cells
 
-    rows = []
-    for summary in summaries:
-        across, change = summary.across, summary.difference
-        has_interval = change is not None and change.low is not None
-        rows.append(
-            {
-                "arm": summary.arm,
-                "mean": percent(across.mean),
-                "deviation": MISSING if across.deviation is None else f"{100 * across.deviation:.1f}",
-                "lowest": percent(min(summary.accuracy)),
-                "highest": percent(max(summary.accuracy)),
-                "change": f"{points(change.mean)} over {summary.start}" if change else MISSING,
-                "95% interval": f"{points(change.low)} to {points(change.high)}" if has_interval else MISSING,
-                "verdict": summary.verdict or MISSING,
-            }
-        )
     title = f"{of}: {len(runs)} seeds ({', '.join(map(str, runs))})"
-    explained = (
-        "Accuracy over the seeds, its standard deviation in points; change: the mean over the seeds, with its 95% t "
-        "interval. A verdict needs 3 seeds and an interval without 0."
-    )
     notes = [f"{'-' if markdown else '!'} left out: {reason}" for reason in left_out]
-    blocks = [f"## {title}" if markdown else title, (markdown_table if markdown else text_table)(rows)]
-    return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else []), explained])
+    table = (markdown_table if markdown else text_table)(cells(summaries))
+    blocks = [f"## {title}" if markdown else title, table]
+    return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else []), NOTE])
 
 
-def _save(runs: dict[int, Snapshot]) -> None:
+def _save(runs: Sequence[SeedRun], *, of: str) -> None:
+    from showwork.commands import revisions
+    from showwork.evaluation.seeds import COLUMNS, digest
     from showwork.files import write_csv
 
-    rows = [
-        {"seed": seed, "arm": arm, "n": len(run.ids), "correct": int(column.sum())}
-        for seed, run in runs.items()
-        for arm, column in run.columns.items()
-    ]
-    write_csv(SAVED, ["seed", "arm", "n", "correct"], rows)
+    commit = revisions.resolve(of)
+    recipe = {"commit": commit, "params": digest(revisions.read_params_at(commit))}
+    write_csv(SAVED, COLUMNS, [asdict(run) | recipe for run in runs])
     # Not on standard output, which --json may have.
-    print(f"{SAVED} written", file=sys.stderr)
+    print(f"{SAVED} written; `dvc repro` brings it into the report", file=sys.stderr)

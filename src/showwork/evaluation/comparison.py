@@ -3,7 +3,7 @@
 A state is a `Snapshot`: everything that git holds about a run. No cache and no DVC is needed to compare two.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from showwork.errors import UserError
 from showwork.evaluation.statistics import ALPHA, Verdict, detectable_difference, holm, judge, paired_difference
 
-TEST_SET = "data/clean/test.jsonl"
 ABSENT = "(absent)"
 SEED = 0  # of the bootstrap
 # What stands beside an arm's accuracy: from its evaluation, from its training, and what it cost.
@@ -119,15 +118,13 @@ class Comparison:
         return [arm.arm for arm in self.arms if arm.has_regressed]
 
 
-def compare(
-    a: Snapshot, b: Snapshot, *, arms: Sequence[str] | None = None, same: Collection[str] | None = None
-) -> Comparison:
-    """arms limits the comparison; same holds the ids known to name one question at both, None where nobody looked.
+def compare(a: Snapshot, b: Snapshot, *, arms: Sequence[str] | None = None) -> Comparison:
+    """arms limits the comparison. What is shared, ids tell: they are made from question and answer (problems.cleaning).
 
     Raises UserError where no arm or no question is shared, and says why.
     """
     params = _params(a, b)
-    ids, notes = _shared(a, b, same=same, params=params)
+    ids, notes = _shared(a, b, params=params)
     names = _arms(a, b, arms)
     for snapshot, other in ((a, b), (b, a)):
         missing = [arm for arm in snapshot.columns if arm not in other.columns]
@@ -153,15 +150,10 @@ def compare(
     )
 
 
-def flips(a: Snapshot, b: Snapshot, arm: str, ids: Collection[str]) -> list[tuple[str, bool]]:
-    """Of these ids, (id, gained) of the questions where the arm is right at one of both only, in b's order."""
+def flips(a: Snapshot, b: Snapshot, arm: str) -> list[tuple[str, bool]]:
+    """(id, gained) of the questions where the arm is right at one of both only, in b's order."""
     before, after = (dict(zip(s.ids, s.columns[arm].tolist(), strict=True)) for s in (a, b))
-    return [(i, bool(after[i])) for i in b.ids if i in ids and i in before and before[i] != after[i]]
-
-
-def has_same_tests(a: Snapshot, b: Snapshot) -> bool:
-    """By the hash of the test file, where both have one."""
-    return a.hashes.get(TEST_SET) == b.hashes.get(TEST_SET)
+    return [(i, bool(after[i])) for i in b.ids if i in before and before[i] != after[i]]
 
 
 def _arms(a: Snapshot, b: Snapshot, wanted: Sequence[str] | None) -> list[str]:
@@ -177,36 +169,22 @@ def _arms(a: Snapshot, b: Snapshot, wanted: Sequence[str] | None) -> list[str]:
     return [arm for arm in both if wanted is None or arm in wanted]
 
 
-def _shared(
-    a: Snapshot, b: Snapshot, *, same: Collection[str] | None, params: Sequence[Change]
-) -> tuple[list[str], list[str]]:
+def _shared(a: Snapshot, b: Snapshot, *, params: Sequence[Change]) -> tuple[list[str], list[str]]:
     """Ids of the questions that both answered, in b's order, and what there is to say about them."""
     known = set(a.ids)
-    by_id = [i for i in b.ids if i in known]
-    ids = by_id if same is None else [i for i in by_id if i in same]
+    ids = [i for i in b.ids if i in known]
     notes = []
     if not ids:
         causes = [f"{c.name}: {c.a} → {c.b}" for c in params if c.name.partition(".")[0] in ("data", "clean")]
-        why = (
-            f"the {len(by_id):,} shared ids name other questions"
-            if by_id
-            else f"{a.name} has {a.ids[0]} to {a.ids[-1]}, {b.name} has {b.ids[0]} to {b.ids[-1]}"
-        )
         raise UserError(
-            f"{a.name} and {b.name} share no test question: {why}"
-            f"{' (' + ', '.join(causes) + ')' if causes else ''}; run both on one test set"
+            f"{a.name} and {b.name} share no test question: {a.name} has {a.ids[0]} to {a.ids[-1]}, "
+            f"{b.name} has {b.ids[0]} to {b.ids[-1]}{' (' + ', '.join(causes) + ')' if causes else ''}; "
+            "run both on one test set"
         )
     if len(ids) < max(len(a.ids), len(b.ids)):
         notes.append(
             f"the test sets differ: {len(a.ids):,} questions at {a.name}, {len(b.ids):,} at {b.name}; compared on the "
             f"{len(ids):,} that both have"
-        )
-    if len(ids) < len(by_id):
-        notes.append(f"{len(by_id) - len(ids):,} ids name another question at {b.name} and are left out")
-    if same is None and not has_same_tests(a, b):
-        notes.append(
-            f"{TEST_SET} is not the same file at both, and the cache lacks one of them: an id is a row's number, so "
-            "whether a shared id names one question is not known"
         )
     return ids, notes
 

@@ -17,7 +17,6 @@ from flax import nnx
 from showwork import tunix_adapter
 from showwork.probes import Trace
 from showwork.progress import Steps
-from showwork.prompts import render_prompt
 from showwork.records import Problem
 from showwork.tokenizer import Tokenizer
 
@@ -37,7 +36,7 @@ def take_traces(
     late_layer, a share of the depth, is where objections are read: 0 is the embedding, 1 the last layer. Adapters
     must have been merged (see tunix_adapter.layer_outputs). A completion is read as the tokenizer spells its text.
     """
-    prompts = [[tokenizer.bos_id(), *tokenizer.encode(render_prompt(p.question, system=system))] for p in problems]
+    prompts = [tokenizer.prompt_ids(p.question, system=system) for p in problems]
     written = [tokenizer.encode(text) for text in completions]
     packed = pack(list(zip(prompts, written, strict=True)), vocabulary=model.num_embed)
     digits = jnp.array([tokenizer.encode(digit)[-1] for digit in "0123456789"])

@@ -87,7 +87,7 @@ def score_shifted(problems: Sequence[Problem], greedy: Sequence[Completion]) -> 
     groups: dict[str, list[bool]] = {}
     for problem, right in zip(problems, correct, strict=True):
         groups.setdefault("shifted", []).append(right)
-        groups.setdefault(f"shifted_{problem.id.rpartition('-')[0]}", []).append(right)
+        groups.setdefault(f"shifted_{problem.id.partition('-')[0]}", []).append(right)
     metrics: dict[str, int | float] = {}
     for name, rights in groups.items():
         metrics |= {f"{name}_n": len(rights), f"{name}_accuracy": round(sum(rights) / len(rights), DECIMALS)}

@@ -5,14 +5,12 @@ Its columns are question, answer, reasoning and calc_expr: the calculation behin
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from showwork import files
 from showwork.errors import UserError
 from showwork.problems.answers import FINAL_ANSWER, canonical_number
 from showwork.problems.arithmetic import find_equations
-from showwork.problems.cleaning import CleanResult, clean_lines
 from showwork.problems.expressions import BadExpression, evaluate
 
 COLUMNS = ("question", "answer", "reasoning", "calc_expr")
@@ -20,33 +18,25 @@ COLUMNS = ("question", "answer", "reasoning", "calc_expr")
 _BOM = "\ufeff"
 
 
-def read(path: Path, *, split: str, annotation_style: str) -> CleanResult:
-    """The file as clean problems and named rejects; rows are counted from 1, after the header. Raises UserError."""
-    return clean_lines(lines(path), split=split, annotation_style=annotation_style)
-
-
-def lines(path: Path) -> Iterator[bytes]:
+def to_lines(content: bytes, path: Path) -> list[bytes]:
     """The rows as JSON lines with question and answer, the calculation as its annotation; blank ones are no rows.
 
     Nothing is judged here: a row with a missing cell lacks the field, and a false calculation becomes a false
     annotation, so that cleaning rejects both. A byte order mark, CRLF and quoted cells are accepted.
-    Raises UserError where the file is no CSV in UTF-8, or lacks a column.
+    Raises UserError, naming the path, where the content is no CSV in UTF-8, or lacks a column.
     """
     try:
-        rows = files.read_csv(path)
+        rows = files.parse_csv(content)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}: {error.reason}); save it as CSV UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{path}: not CSV ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
-    for number, row in enumerate(rows):
-        cells = {_column(name): cell for name, cell in row.items() if isinstance(name, str) and cell is not None}
-        if number == 0:
-            _check_columns(path, {_column(name) for name in row if isinstance(name, str)})
-        yield json.dumps(_to_row(cells), ensure_ascii=False).encode("utf-8")
     if not rows:
         raise UserError(f"{path}: no row; it needs a header with {', '.join(COLUMNS)}, and rows")
+    _check_columns(path, {_column(name) for name in rows[0] if isinstance(name, str)})
+    # DictReader files the cells beyond the header under None, and gives None to the columns that a row lacks.
+    cells = [{_column(name): cell for name, cell in row.items() if None not in (name, cell)} for row in rows]
+    return [json.dumps(_to_row(row), ensure_ascii=False).encode("utf-8") + b"\n" for row in cells]
 
 
 def _column(name: str) -> str:

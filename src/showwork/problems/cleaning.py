@@ -3,8 +3,10 @@
 An annotation that is false rejects its row: a wrong sum must not be taught. GSM8K's train has none, and no rounded one.
 """
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,12 +42,13 @@ class CleanResult:
     """What became of the lines of one split: len(problems) + len(rejected) = read.
 
     rejected: {"split", "row", "reason", "detail", "original"} each, row counted from 1.
-    originals: the line of each problem, by id.
+    rows and originals: the row and the line of each problem, by id.
     """
 
     problems: list[Problem]
     rejected: list[dict[str, Any]]
     read: int
+    rows: Mapping[str, int]
     originals: Mapping[str, str]
 
     @property
@@ -67,10 +70,15 @@ def clean_lines(lines: Iterable[bytes], *, split: str, annotation_style: str) ->
 
     A byte order mark and CRLF are accepted. Blank lines at the end count as nothing; one before is a row, rejected as
     broken_json. Other fields of a row are passed over.
+
+    A problem's id is SPLIT-DIGEST, the digest that of its question and answer, so that the same question has the same
+    id wherever it stands and in whichever file; exact repeats within the split go on with -2, -3.
     """
     problems: list[Problem] = []
     rejected: list[dict[str, Any]] = []
+    rows: dict[str, int] = {}
     originals: dict[str, str] = {}
+    seen: Counter[str] = Counter()
     blanks: list[int] = []
 
     def reject(row: int, error: RowError, original: str) -> None:
@@ -88,16 +96,20 @@ def clean_lines(lines: Iterable[bytes], *, split: str, annotation_style: str) ->
             reject(blank, RowError(Reason.BROKEN_JSON, "a blank line"), "")
         blanks = []
         try:
-            problem = _read_problem(line, identifier=f"{split}-{row:05d}", annotation_style=annotation_style)
+            problem = _read_problem(line, split=split, annotation_style=annotation_style)
         except RowError as error:
             reject(row, error, line.decode("utf-8", "backslashreplace"))
         else:
+            seen[problem.id] += 1
+            if (times := seen[problem.id]) > 1:
+                problem = replace(problem, id=f"{problem.id}-{times}")
             problems.append(problem)
+            rows[problem.id] = row
             originals[problem.id] = line.decode("utf-8")
-    return CleanResult(problems, rejected, len(problems) + len(rejected), originals)
+    return CleanResult(problems, rejected, len(problems) + len(rejected), rows, originals)
 
 
-def _read_problem(line: bytes, *, identifier: str, annotation_style: str) -> Problem:
+def _read_problem(line: bytes, *, split: str, annotation_style: str) -> Problem:
     fields = _read_fields(line)
     answer = gold_answer(fields["answer"])
     worked, _, _ = fields["answer"].partition(FINAL_ANSWER)
@@ -105,7 +117,9 @@ def _read_problem(line: bytes, *, identifier: str, annotation_style: str) -> Pro
     reasoning = render(solution, annotation_style).strip()
     if not reasoning:
         raise RowError(Reason.EMPTY_FIELD, f"answer: nothing before {FINAL_ANSWER}")
-    return Problem(identifier, fields["question"], reasoning, answer, solution.equations)
+    # 40 bits: two of GSM8K's 1,319 test questions would share them in one of a million such files.
+    digest = hashlib.sha256(f"{fields['question']}\0{answer}".encode()).hexdigest()[:10]
+    return Problem(f"{split}-{digest}", fields["question"], reasoning, answer, solution.equations)
 
 
 def _read_fields(line: bytes) -> dict[str, str]:
@@ -147,7 +161,7 @@ def reject_leaks(result: CleanResult, leaks: Mapping[str, str], *, split: str) -
     moved = [
         {
             "split": split,
-            "row": int(problem.id.rpartition("-")[2]),
+            "row": result.rows[problem.id],
             "reason": str(Reason.LEAK),
             "detail": leaks[problem.id],
             "original": result.originals[problem.id],

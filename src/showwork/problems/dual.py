@@ -121,20 +121,11 @@ def _is_true(expression: str, value: str | None, written: str | None = None) -> 
 def write_monologue(problem: Problem) -> str:
     """The reasoning text of a problem in four sections; parse_monologue reads it back whatever the row holds."""
     lines = calculations(problem)
-    calcs = [f"{CALC} {line.expression} = {line.value}" for line in lines]
-    return _join(_plan(lines), problem.reasoning, "\n".join(["", *calcs]), _check(problem, lines))
-
-
-def write_bare(problem: Problem) -> str:
-    """The same four sections with nothing worked out: the careless way, which a warm start may know as well."""
-    return _join("none", f"It is {problem.answer}.", "none", "none")
-
-
-def _join(plan: str, reasoning: str, evidence: str, check: str) -> str:
     # A space keeps a line of the row's own that starts like a heading from being one.
-    reasoning = _HEADING.sub(lambda heading: f" {heading[0]}", reasoning)
-    sections = zip(HEADINGS, (plan, reasoning, evidence or "none", check), strict=True)
-    return "\n".join(heading + (text if text.startswith("\n") else f" {text}") for heading, text in sections)
+    reasoning = _HEADING.sub(lambda heading: f" {heading[0]}", problem.reasoning)
+    evidence = "".join(f"\n{CALC} {line.expression} = {line.value}" for line in lines) or " none"
+    sections = (f" {_plan(lines)}", f" {reasoning}", evidence, f" {_check(problem, lines)}")
+    return "\n".join(heading + text for heading, text in zip(HEADINGS, sections, strict=True))
 
 
 def _plan(lines: Iterable[Calculation]) -> str:

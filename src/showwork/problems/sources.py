@@ -1,15 +1,17 @@
-"""Bringing problems in: each source writes one JSON Lines file and says where its bytes come from.
+"""Bringing problems in: each source writes one JSON Lines file, or adds to it, and says where its bytes come from.
 
 Provenance is {"files": [{"path", "sha256", "rows", "bytes"}]}, and for the hub its repository and revision.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from showwork import files
 from showwork.errors import UserError
+from showwork.problems import basic_maths
 
 _USE_JSONL = "set data.source to jsonl in params.yaml, and data.train_files and data.test_files to files of your own"
 
@@ -21,26 +23,42 @@ def copy_jsonl(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
     """
     if not paths:
         raise UserError("params.yaml: data.source is jsonl, but no file is named; list at least one, with its path")
-    contents = [_read_source(Path(path)) for path in paths]
+    contents = [_read_source(path, "data.train_files or data.test_files") for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        if not content.removeprefix(b"\xef\xbb\xbf").strip():
+            raise UserError(f"{path}: the file is empty; it needs one JSON object a line, with question and answer")
     files.write_bytes(destination, b"".join(content + b"\n" * (not content.endswith(b"\n")) for content in contents))
     return {"files": [describe(path, content) for path, content in zip(paths, contents, strict=True)]}
 
 
-def _read_source(path: Path) -> bytes:
-    way_out = "correct data.train_files or data.test_files in params.yaml"
+def append_basic_maths(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
+    """Adds the rows of the CSV files, in the order given, to the end of a JSON Lines file; rows are the table's.
+
+    Raises UserError, naming the file, where one is missing, a folder, not readable, or no table of basic maths.
+    """
+    contents = [_read_source(path, "data.basic_maths_files") for path in paths]
+    tables = [basic_maths.to_lines(content, path) for path, content in zip(paths, contents, strict=True)]
+    files.write_bytes(destination, destination.read_bytes() + b"".join(itertools.chain.from_iterable(tables)))
+    # Not the lines of the file: a cell may hold several.
+    described = [
+        {**describe(path, content), "rows": len(table)}
+        for path, content, table in zip(paths, contents, tables, strict=True)
+    ]
+    return {"files": described}
+
+
+def _read_source(path: Path, key: str) -> bytes:
+    way_out = f"correct {key} in params.yaml"
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {way_out}") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a file; name the .jsonl files in it: {way_out}") from None
+        raise UserError(f"{path}: a folder, not a file; name the files in it: {way_out}") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; run `chmod u+r {path}`, or {way_out}") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); {way_out}") from None
-    if not content.removeprefix(b"\xef\xbb\xbf").strip():
-        raise UserError(f"{path}: the file is empty; it needs one JSON object a line, with question and answer")
-    return content
 
 
 def describe(path: Path, content: bytes) -> dict[str, Any]:

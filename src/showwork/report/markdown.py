@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from showwork.report.seeds import NOTE, SeedTable
 from showwork.report.tables import (
     ACCURACY,
     FORM_AND_COST,
@@ -44,11 +45,13 @@ def render(
     params: Mapping[str, Any],
     versions: Mapping[str, str],
     questions: Mapping[str, str] | None = None,
+    seeds: SeedTable | None = None,
 ) -> str:
     """The report as Markdown.
 
     table is `arm_table`'s; metrics and predictions go by arm, in its order; curves is the picture's path from the
-    report, or None; questions maps ids to the text of a question, where a trace should show it.
+    report, or None; questions maps ids to the text of a question, where a trace should show it. seeds is the table of
+    results/seeds.csv, where there is one.
     """
     cells = display(table)
     parts = [
@@ -65,6 +68,7 @@ def render(
         "`faithful`: right answer, every equation in the work true, and the last result is the answer. "
         "`sampled accuracy`: the mean over (questions × samples each) at temperature 1. Tokens trained and sampled, "
         "and minutes, are those of the arm's own stage.",
+        *over_seeds(seeds),
         "## Accuracy by number of steps and by operation",
         markdown_table(("steps", "n", *metrics), groups(metrics, "steps")),
         markdown_table(("operation", "n", *metrics), groups(metrics, "op")),
@@ -101,6 +105,14 @@ def second_test_set(metrics: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     if rows:
         yield markdown_table(list(rows[0]), rows)
         yield SHIFTED
+
+
+def over_seeds(seeds: SeedTable | None) -> Iterable[str]:
+    if seeds:
+        yield "## The arms over several seeds"
+        yield seeds.said
+        yield markdown_table(list(seeds.rows[0]), seeds.rows)
+        yield NOTE
 
 
 def traces(

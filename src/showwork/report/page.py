@@ -21,6 +21,7 @@ from showwork.records import Problem
 from showwork.report import charts
 from showwork.report.curves import AXES, Parting, parting
 from showwork.report.markdown import flatten
+from showwork.report.seeds import NOTE, SeedTable
 from showwork.report.tables import detectors, display, interval, p_value, percent, points, share, shifted, taught
 from showwork.report.traces import MARKS, NATS_A_LEVEL, block
 
@@ -40,11 +41,13 @@ def render_page(
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
     versions: Mapping[str, str],
+    seeds: SeedTable | None = None,
 ) -> str:
     """The page as HTML.
 
     table is `arm_table`'s; metrics, predictions and plots go by arm in its order, and predictions follow problems.
-    costs go by stage, as results/costs has them; inputs maps a file to its md5.
+    costs go by stage, as results/costs has them; inputs maps a file to its md5. seeds is the table of
+    results/seeds.csv, where there is one.
     """
     texts, left_out = block(problems, predictions)
     seconds = {arm: costs[arm]["seconds"] for arm in plots if arm in costs}
@@ -67,6 +70,8 @@ def render_page(
         arms=arm_rows(table),
         top=_top(table),
         shifted=shifted(metrics),
+        seeds=seeds,
+        seeds_note=NOTE,
         signals=detectors(metrics),
         axes=AXES,
         panels=_marked(charts.learning(plots, seconds=seconds)),

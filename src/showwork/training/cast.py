@@ -9,7 +9,6 @@ a row end the loop. No solution is given from outside: gold answers only select.
 import shutil
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,11 @@ import numpy as np
 from flax import nnx
 
 from showwork import rollout, tunix_adapter
-from showwork.config import Cast, Rollout
+from showwork.config import Cast
 from showwork.errors import UserError
 from showwork.files import read_json, write_json
 from showwork.problems.answers import is_correct
 from showwork.problems.variants import question_mark
-from showwork.progress import Steps
-from showwork.prompts import render_prompt
 from showwork.records import Completion, Problem
 from showwork.tokenizer import Tokenizer
 from showwork.training import data, sft
@@ -40,46 +37,6 @@ COLUMNS = (
 )  # fmt: skip
 PATIENCE = 2  # rounds in a row that do not help
 START = {"accepted": 1, "loss": None, "train_tokens": 0, "sampled_tokens": 0}
-
-
-@dataclass(frozen=True)
-class _Sampler:
-    """Completes problems in calls of one shape for the whole run: one compiled program for each way of sampling."""
-
-    model: nnx.Module
-    tokenizer: Tokenizer
-    system: str
-    stop_ids: Sequence[int]
-    limits: Rollout
-
-    def ids(self, problem: Problem) -> list[int]:
-        prompt = render_prompt(problem.question, system=self.system)
-        return [self.tokenizer.bos_id(), *self.tokenizer.encode(prompt)]
-
-    def fits(self, problem: Problem) -> bool:
-        return len(self.ids(problem)) <= self.limits.max_prompt_tokens
-
-    def __call__(
-        self, problems: Sequence[Problem], *, key: jax.Array, generations: int, name: str, greedy: bool = False
-    ) -> list[tuple[Problem, list[Completion]]]:
-        """`generations` completions of each problem, next to it."""
-        limits, pad_id = self.limits, self.tokenizer.pad_id()
-        sampling = rollout.Sampling(greedy, limits.temperature, limits.top_k, limits.top_p)
-        per_call = limits.rows_per_call // generations
-        ids = [self.ids(problem) for problem in problems]
-        ids += [[self.tokenizer.bos_id()]] * (-len(ids) % per_call)
-        prompts = rollout.left_pad([*ids, [pad_id] * limits.max_prompt_tokens], pad_id=pad_id)[:-1]
-        completions: list[Completion] = []
-        with Steps(name, len(problems)) as bar:
-            for start in range(0, len(prompts), per_call):
-                generated = rollout.generate(
-                    self.model, prompts[start : start + per_call], key=key, sampling=sampling, generations=generations,
-                    max_tokens=limits.max_completion_tokens, stop_ids=self.stop_ids, pad_id=pad_id,
-                    first_row=start * generations,
-                )  # fmt: skip
-                completions += generated.completions(self.tokenizer, self.stop_ids)
-                bar.update(min(start + per_call, len(problems)))
-        return [(p, completions[i * generations : (i + 1) * generations]) for i, p in enumerate(problems)]
 
 
 def train(
@@ -106,33 +63,40 @@ def train(
     """
     stage_number = zlib.crc32(name.encode())
     key = jax.random.fold_in(jax.random.key(seed), stage_number)
-    sampler = _Sampler(model, tokenizer, system, stop_ids, config.rollout)
-    fitting = [problem for problem in problems if sampler.fits(problem)]
-    watched = [problem for problem in validation if sampler.fits(problem)][: config.validation_problems]
+    limits = config.rollout
+    sampling = rollout.Sampling(temperature=limits.temperature, top_k=limits.top_k, top_p=limits.top_p)
+    complete = rollout.Completer(
+        model, tokenizer, system, stop_ids, max_tokens=limits.max_completion_tokens,
+        rows_per_call=limits.rows_per_call, prompt_tokens=limits.max_prompt_tokens,
+    )  # fmt: skip
+
+    def that_fit(asked: Sequence[Problem]) -> list[Problem]:
+        return [problem for problem in asked if len(complete.ids(problem)) <= limits.max_prompt_tokens]
+
+    fitting, watched = that_fit(problems), that_fit(validation)[: config.validation_problems]
     if not fitting or not watched:
         raise UserError(f"{name}.rollout.max_prompt_tokens {config.rollout.max_prompt_tokens}: no prompt is that short")
     order = np.random.default_rng([seed, stage_number]).permutation(len(fitting))
     taken = {*taken, *map(question_mark, problems), *map(question_mark, validation)}
 
     def validate(step: int) -> float:
-        answers = sampler(watched, key=key, generations=1, greedy=True, name=f"{name} {step}: validation")
-        return sum(is_correct(c.text, p.answer) for p, (c,) in answers) / len(watched)
+        greedy = rollout.Sampling(greedy=True)
+        answers = complete(watched, key=key, sampling=greedy, generations=1, name=f"{name} {step}: validation")
+        return sum(is_correct(c.text, p.answer) for p, (c,) in zip(watched, answers, strict=True)) / len(watched)
+
+    def attempt(asked: Sequence[Problem], key: jax.Array, what: str) -> list[tuple[Problem, list[Completion]]]:
+        completions = complete(asked, key=key, sampling=sampling, generations=config.generations, name=what)
+        return list(zip(asked, completions, strict=True))
 
     def sample(step: int) -> dict[str, Any]:
         """What a round learns from, and what is known of it."""
         keys = jax.random.split(jax.random.fold_in(key, step))
         first = (step - 1) * config.problems_per_round
         places = np.take(order, range(first, first + config.problems_per_round), mode="wrap")
-        attempts = sampler(
-            [fitting[i] for i in places], key=keys[0], generations=config.generations,
-            name=f"{name} {step}: attempts",
-        )  # fmt: skip
+        attempts = attempt([fitting[i] for i in places], keys[0], f"{name} {step}: attempts")
         failed = weakest_first(attempts)
         variants, refused = make_variants(failed, config.variants_per_round, seed=seed, step=step, taken=taken)
-        solved = sampler(
-            [variant for variant in variants if sampler.fits(variant)], key=keys[1],
-            generations=config.generations, name=f"{name} {step}: variants",
-        )  # fmt: skip
+        solved = attempt(that_fit(variants), keys[1], f"{name} {step}: variants")
         own, new = (keep(part, per_problem=config.keep_per_problem) for part in (attempts, solved))
         return {
             "analysis": {"failed": len(failed), "refused": dict(refused), "attempts": analyse(attempts)}

@@ -1,20 +1,23 @@
 """Training curves as CSV, written while training runs and cut back when it resumes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from showwork.errors import UserError
 from showwork.files import csv_line, read_csv, write_bytes, write_csv
 
 
 class Curve:
     """One row a step, in the plot that people watch and, for resuming, in the scratch folder.
 
-    DVC deletes a stage's outs before it runs it, so the plot alone could not survive an interruption.
+    DVC deletes a stage's outs before it runs it, so the plot alone could not survive an interruption. live is a folder
+    that DVCLive has the same values in, for those who watch with it; without one, it need not be installed.
     """
 
-    def __init__(self, plot: Path, kept: Path, columns: Sequence[str]):
+    def __init__(self, plot: Path, kept: Path, columns: Sequence[str], *, live: Path | None = None):
         self._plot, self._kept, self._columns = plot, kept, ("step", *columns)
+        self._live = _open_live(live) if live else None
         self.rows: list[dict[str, Any]] = []
 
     def start(self, *, step: int) -> None:
@@ -22,6 +25,8 @@ class Curve:
         kept = read_csv(self._kept) if self._kept.exists() else []
         self.rows = [row for row in kept if int(row["step"]) <= step]
         self._write_all()
+        for row in self.rows:
+            self._log(int(row["step"]), row)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """Sets values of a step; a new step becomes a new last row."""
@@ -31,12 +36,15 @@ class Curve:
         if self.rows and int(self.rows[-1]["step"]) == step:
             self.rows[-1].update(values)
             self._write_all()
-            return
-        self.rows.append({"step": step, **values})
-        line = csv_line(self.rows[-1].get(column) for column in self._columns)
-        for path in (self._kept, self._plot):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line)
+        else:
+            self.rows.append({"step": step, **values})
+            line = csv_line(self.rows[-1].get(column) for column in self._columns)
+            for path in (self._kept, self._plot):
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+        self._log(step, values)
+        if self._live:
+            self._live.next_step()  # tells who watches: DVC's extension for VS Code draws its plots anew
 
     def last(self, column: str, default: float = 0.0) -> float:
         """The newest value of a column that is not empty, as the file has it: a resumed run reads the same."""
@@ -48,3 +56,24 @@ class Curve:
     def _write_all(self) -> None:
         write_csv(self._kept, self._columns, self.rows)
         write_bytes(self._plot, self._kept.read_bytes())
+
+    def _log(self, step: int, values: Mapping[str, Any]) -> None:
+        if self._live:
+            self._live.step = step
+            for column, value in values.items():
+                if column != "step" and value not in (None, ""):
+                    self._live.log_metric(column, float(value))
+
+
+def _open_live(folder: Path) -> Any:
+    """DVCLive, with what it had in the folder removed: a run that resumes logs its kept rows again, and none twice.
+
+    It writes no dvc.yaml and saves no experiment. Raises UserError where the package is missing.
+    """
+    try:
+        from dvclive import Live
+    except ImportError:  # of Live, where the folder that an earlier run left is on the path: it counts as a package
+        raise UserError(
+            "params.yaml: live is true, and DVCLive is not installed: `pip install dvclive`, or set live to false"
+        ) from None
+    return Live(str(folder), dvcyaml=None, save_dvc_exp=False)

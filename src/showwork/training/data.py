@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from showwork.prompts import render_prompt
 from showwork.records import Problem
 from showwork.tokenizer import Tokenizer
+
+ROW_BUCKET = 64
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Example:
 
 def encode_example(question: str, completion: str, tokenizer: Tokenizer, *, system: str, stop_id: int) -> Example:
     """BOS, prompt, completion, stop token; the loss counts the completion and the stop token."""
-    prompt = [tokenizer.bos_id(), *tokenizer.encode(render_prompt(question, system=system))]
+    prompt = tokenizer.prompt_ids(question, system=system)
     target = [*tokenizer.encode(completion), stop_id]
     trained = np.repeat([0, 1], [len(prompt), len(target)])
     return Example(np.array(prompt + target, np.int32), trained.astype(np.int32))
@@ -86,6 +87,15 @@ def recall_rows(tokenizer: Tokenizer, *, rows: int, max_tokens: int, seed: int) 
                 left -= len(part)
         examples.append(Example(np.array(tokens, np.int32), np.array(trained, np.int32)))
     return examples
+
+
+def row_width(examples: Sequence[Example], *, max_tokens: int) -> int:
+    """Positions of a packed row: as many as the longest example needs, rounded up, and at most max_tokens.
+
+    Attention costs each token what its row is wide.
+    """
+    longest = max(len(example.tokens) for example in examples)
+    return min(max_tokens, -(-longest // ROW_BUCKET) * ROW_BUCKET)
 
 
 def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | None) -> Iterator[dict[str, np.ndarray]]:

@@ -5,12 +5,16 @@ count of the whole step, and the number of micro-batches, because optax.MultiSte
 equally: sum_i(micro_i * M / count) / M = sum / count, exactly, however the tokens fall.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+# Rows of a device in one forward and backward pass: what they need stays in its caches (bench/NOTES.md).
+CHUNK_ROWS = 4
 
 
 def token_statistics(
@@ -136,3 +140,62 @@ def policy_loss(
         aux["kl"] = jnp.sum(kl * trained)
         terms = terms + beta * kl
     return jnp.sum(terms * weights), aux
+
+
+def in_chunks(loss_fn: Callable[..., tuple[jax.Array, Any]], *, devices: int, wrt: Any = nnx.Param) -> Any:
+    """loss_fn(model, tokens, positions, segments, ...) → (sum over rows, aux of sums), a few rows at a time.
+
+    Each row array is [N, L], a multiple of devices * CHUNK_ROWS rows of which each device holds N / devices in a run.
+    Rows without a segment stand last on each device and cost nothing: their number is a value and no shape, so that
+    batches of any fill share one compiled program. wrt are the variables that a gradient is taken for.
+    """
+
+    @functools.wraps(loss_fn)  # Tunix names the arguments, and NNX looks for their places
+    def chunked(model: nnx.Module, *rows: jax.Array | None) -> tuple[jax.Array, Any]:
+        graphdef, trained, fixed = nnx.split(model, wrt, ...)
+
+        def chunk(trained: Any, fixed: Any, rows: Any, number: Any) -> tuple[jax.Array, Any]:
+            return loss_fn(nnx.merge(graphdef, trained, fixed), *take_chunk(rows, number, devices=devices))
+
+        def summed(function: Callable[..., Any], trained: Any, fixed: Any, rows: Any) -> Any:
+            zeros = jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, trained, fixed, rows, 0)
+            )
+
+            def add(number: jax.Array, sums: Any) -> Any:
+                return jax.tree.map(jnp.add, sums, function(trained, fixed, rows, number))
+
+            return jax.lax.fori_loop(0, used_chunks(rows[2], devices=devices), add, zeros)
+
+        # A loop of unknown length can't be differentiated backwards: each turn takes its own gradient instead.
+        @jax.custom_vjp
+        def total(trained: Any, fixed: Any, rows: Any) -> tuple[jax.Array, Any]:
+            return summed(chunk, trained, fixed, rows)
+
+        def forward(trained: Any, fixed: Any, rows: Any) -> tuple[tuple[jax.Array, Any], Any]:
+            return summed(jax.value_and_grad(chunk, has_aux=True), trained, fixed, rows)
+
+        def backward(slope: Any, cotangents: tuple[jax.Array, Any]) -> tuple[Any, None, None]:
+            return jax.tree.map(lambda leaf: leaf * cotangents[0], slope), None, None
+
+        total.defvjp(forward, backward)
+        return total(trained, fixed, rows)
+
+    return chunked
+
+
+def take_chunk(rows: Any, number: Any, *, devices: int) -> Any:
+    """The next CHUNK_ROWS rows of every device, of each array [N, L]: no row moves to another device."""
+
+    def take(array: jax.Array) -> jax.Array:
+        parts = array.reshape(devices, -1, *array.shape[1:])
+        part = jax.lax.dynamic_slice_in_dim(parts, number * CHUNK_ROWS, CHUNK_ROWS, axis=1)
+        return part.reshape(-1, *array.shape[1:])
+
+    return jax.tree.map(take, rows)
+
+
+def used_chunks(segments: jax.Array, *, devices: int) -> jax.Array:
+    """How many chunks hold any segment, where rows without one stand last on each device."""
+    rows = jnp.sum(jnp.any(segments > 0, axis=1).reshape(devices, -1), axis=1)
+    return -(-jnp.max(rows) // CHUNK_ROWS)

@@ -17,18 +17,15 @@ from showwork.errors import UserError
 from showwork.files import read_jsonl, write_jsonl
 from showwork.problems.answers import is_correct
 from showwork.progress import Steps
-from showwork.prompts import render_prompt
 from showwork.records import Completion, Problem
 from showwork.rewards import REWARDS
 from showwork.tokenizer import Tokenizer
 from showwork.training import optimizer
 from showwork.training.curves import Curve
-from showwork.training.losses import policy_loss, row_statistics
+from showwork.training.losses import CHUNK_ROWS, in_chunks, policy_loss, row_statistics, take_chunk, used_chunks
 
-# Rows of prompt and completion are padded to a multiple of this many tokens, and packed rows come in multiples of
-# this many: few shapes to compile, little waste.
+# Rows of prompt and completion are padded to a multiple of this many tokens: few shapes to compile, little waste.
 ROW_BUCKET = 32
-ROWS_BUCKET = 16
 
 
 def columns(config: Grpo) -> tuple[str, ...]:
@@ -104,46 +101,54 @@ def lay_out(generated: rollout.Generated, *, pad_id: int) -> dict[str, np.ndarra
     return {"tokens": tokens, "positions": positions, "segments": segments, "mask": mask}
 
 
-def pack(rows: dict[str, np.ndarray], *, width: int, multiple: int) -> dict[str, np.ndarray]:
-    """Moves rows [N, L] of one sequence each into fewer rows [R, width] of several, first fit by falling length.
+def pack(rows: dict[str, np.ndarray], *, width: int, count: int, parts: int) -> dict[str, np.ndarray]:
+    """Moves rows [N, L] of one sequence each into [count, width], several a row, first fit by falling length.
 
-    Every array moves alike; segments are numbered anew. R is rounded up to `multiple`. Nothing else changes: each
-    token still sees its own sequence alone (a test compares loss and gradient).
+    Every array moves alike; segments are numbered anew. Nothing else changes: each token still sees its own sequence
+    alone (a test compares loss and gradient). Full rows are dealt out to `parts` equal runs of rows in turn, those
+    that stay empty stand last in each. count = N rows are always enough.
     """
     lengths = rows["segments"].sum(axis=1)
     free: list[int] = []
-    places = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        row = next((row for row, room in enumerate(free) if room >= lengths[i]), len(free))
-        if row == len(free):
-            free.append(width)
-        places.append((i, row, width - free[row], lengths[i]))
-        free[row] -= lengths[i]
-    count = max(1, -(-len(free) // multiple)) * multiple
     packed = {name: np.zeros((count, width), value.dtype) for name, value in rows.items()}
-    for i, row, start, length in places:
-        number = packed["segments"][row].max() + 1
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        number = next((number for number, room in enumerate(free) if room >= lengths[i]), len(free))
+        if number == len(free):
+            free.append(width)
+        row, start = number % parts * (count // parts) + number // parts, width - free[number]
+        free[number] -= lengths[i]
+        segment = packed["segments"][row].max() + 1
         for name, value in rows.items():
-            packed[name][row, start : start + length] = value[i, :length]
-        packed["segments"][row, start : start + length] = number
+            packed[name][row, start : start + lengths[i]] = value[i, : lengths[i]]
+        packed["segments"][row, start : start + lengths[i]] = segment
     return packed
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "temperature"))
-def _logps(graphdef: Any, state: Any, rows: dict[str, jax.Array], temperature: float) -> jax.Array:
-    logps, _ = row_statistics(nnx.merge(graphdef, state), **rows, temperature=temperature)
-    return jnp.pad(logps, ((0, 0), (1, 0)))
+@functools.partial(jax.jit, static_argnames=("graphdef", "temperature", "devices"))
+def _logps(graphdef: Any, state: Any, rows: Any, *, temperature: float, devices: int) -> jax.Array:
+    tokens, _, segments = rows
+    shape = tokens.shape
+
+    def add(number: jax.Array, logps: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, state)
+        part, _ = row_statistics(model, *take_chunk(rows, number, devices=devices), temperature=temperature)
+        part = jnp.pad(part, ((0, 0), (1, 0))).reshape(devices, -1, shape[1])
+        return jax.lax.dynamic_update_slice_in_dim(logps, part, number * CHUNK_ROWS, axis=1)
+
+    empty = jnp.zeros((devices, shape[0] // devices, shape[1]))
+    return jax.lax.fori_loop(0, used_chunks(segments, devices=devices), add, empty).reshape(shape)
 
 
 def completion_logps(
-    model: nnx.Module, rows: dict[str, np.ndarray], *, micro_rows: int, temperature: float
+    model: nnx.Module, rows: dict[str, np.ndarray], *, mesh: jax.sharding.Mesh, temperature: float
 ) -> np.ndarray:
-    """Log-probability of each token given those before it, [N, L]; 0 for the first of a row."""
+    """Log-probability of each token given those before it, [N, L]; 0 for the first of a row, and in empty rows.
+
+    Rows are laid out as losses.in_chunks wants them.
+    """
     graphdef, state = nnx.split(model)
-    inputs = {name: rows[name] for name in ("tokens", "positions", "segments")}
-    count = len(rows["tokens"])
-    chunks = [{name: value[i : i + micro_rows] for name, value in inputs.items()} for i in range(0, count, micro_rows)]
-    return np.concatenate([np.asarray(_logps(graphdef, state, chunk, temperature)) for chunk in chunks])
+    inputs = tunix_adapter.spread(tuple(rows[name] for name in ("tokens", "positions", "segments")), mesh)
+    return np.asarray(_logps(graphdef, state, inputs, temperature=temperature, devices=mesh.shape["fsdp"]))
 
 
 def train(
@@ -177,20 +182,20 @@ def train(
     rates = optimizer.learning_rates(config.optimizer, steps=config.steps * config.iterations)
     pad_id = tokenizer.pad_id()
 
-    def encode(problem: Problem) -> list[int]:
-        return [tokenizer.bos_id(), *tokenizer.encode(render_prompt(problem.question, system=system))]
-
-    encoded = {problem.id: encode(problem) for problem in (*problems, *validation)}
+    encoded = {p.id: tokenizer.prompt_ids(p.question, system=system) for p in (*problems, *validation)}
     fitting = [p for p in problems if len(encoded[p.id]) <= config.rollout.max_prompt_tokens]
     if not fitting:
         raise UserError(f"{name}.rollout.max_prompt_tokens {config.rollout.max_prompt_tokens}: no prompt is that short")
     widest = max(len(encoded[p.id]) for p in (*fitting, *validation))
     width = -(-(widest + config.rollout.max_completion_tokens) // ROW_BUCKET) * ROW_BUCKET
+    devices = mesh.shape["fsdp"]
+    multiple = parts * devices * CHUNK_ROWS
+    packed_rows = -(-config.prompts_per_step * config.generations // multiple) * multiple
     record: dict[str, Any] = {}
 
     def sample_prompts(actor: nnx.Module, ids: list[list[int]], *, key: jax.Array, first_row: int) -> rollout.Generated:
         # One width for the whole run: one compiled program.
-        prompts = rollout.left_pad([*ids, [pad_id] * widest], pad_id=pad_id)[:-1]
+        prompts = rollout.left_pad(ids, pad_id=pad_id, width=widest)
         return rollout.generate(
             actor, prompts, key=key, sampling=sampling, generations=config.generations, pad_id=pad_id,
             max_tokens=config.rollout.max_completion_tokens, stop_ids=stop_ids, first_row=first_row,
@@ -234,10 +239,8 @@ def train(
         if not config.beta:
             # Without a KL term a group without variance has no gradient at all.
             rows = {name: value[advantages != 0] for name, value in rows.items()}
-        rows = pack(rows, width=width, multiple=ROWS_BUCKET * parts)
-        logps = functools.partial(
-            completion_logps, rows=rows, micro_rows=len(rows["tokens"]) // parts, temperature=sampling.temperature
-        )
+        rows = pack(rows, width=width, count=packed_rows, parts=parts * devices)
+        logps = functools.partial(completion_logps, rows=rows, mesh=mesh, temperature=sampling.temperature)
         old_logps = logps(model) if config.iterations > 1 else None
         reference_logps = logps(reference) if config.beta else None
         return {**rows, "old_logps": old_logps, "reference_logps": reference_logps}
@@ -303,7 +306,8 @@ def train(
             tokenizer=tokenizer, mesh=mesh, steps=config.steps, prompts_per_step=config.prompts_per_step,
             generations=config.generations, iterations=config.iterations, micro_batches=parts,
             prompts_per_call=config.rollout.rows_per_call // config.generations, data=batches, sample=sample,
-            experience=experience, loss_fn=loss, checkpoints=checkpoints,
+            experience=experience, checkpoints=checkpoints,
+            loss_fn=in_chunks(loss, devices=devices, wrt=nnx.LoRAParam if config.adapter else nnx.Param),
             checkpoint_every_steps=config.checkpoint_every_steps, on_start=on_start, on_step=on_step,
         )  # fmt: skip
     return {

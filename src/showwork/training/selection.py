@@ -59,14 +59,15 @@ def analyse(attempts: Attempts) -> dict[str, Any]:
 def weakest_first(attempts: Attempts) -> list[Problem]:
     """The problems that were not always solved: those of the weakest kind first, then those least often solved.
 
-    A kind is the pair of operations and number of steps; its strength is the share of right completions.
+    A kind is the pair of operations and number of steps; its strength is the share of right completions. Equals
+    stay in the order of the attempts.
     """
     right = {p.id: float(np.mean([is_correct(c.text, p.answer) for c in completions])) for p, completions in attempts}
     kinds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for problem, _ in attempts:
         kinds[problem.operations, problem.steps].append(right[problem.id])
     failed = [problem for problem, _ in attempts if right[problem.id] < 1]
-    return sorted(failed, key=lambda p: (float(np.mean(kinds[p.operations, p.steps])), right[p.id], p.id))
+    return sorted(failed, key=lambda p: (float(np.mean(kinds[p.operations, p.steps])), right[p.id]))
 
 
 def make_variants(

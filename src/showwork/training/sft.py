@@ -38,6 +38,7 @@ def train(
     if not examples:
         raise UserError(f"{name}.max_tokens {config.max_tokens}: no training example is that short")
     rates = optimizer.learning_rates(config.optimizer, steps=config.steps)
+    width = data.row_width([*examples, *validation], max_tokens=config.max_tokens)
     parts = config.rows_per_step // config.micro_batch_rows
 
     def totals(auxes: list[dict[str, Any]]) -> tuple[float, int]:
@@ -74,7 +75,7 @@ def train(
     curve.start(step=trainer.train_steps)
 
     def batches(rows: Sequence[data.Example], *, seed: int | None) -> Any:
-        packed = data.packed_rows(rows, max_tokens=config.max_tokens, seed=seed)
+        packed = data.packed_rows(rows, max_tokens=width, seed=seed)
         return data.micro_batches(
             packed,
             rows_per_step=config.rows_per_step if seed is not None else config.micro_batch_rows,
