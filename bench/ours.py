@@ -17,23 +17,29 @@ from showwork.training import data, losses, optimizer, rl
 from showwork.training.curves import Curve
 
 NEVER = 10**9
-MESH = config.Mesh(fsdp=2, tp=1)  # that of the default run
 # Of all sides: AdamW at a rate that changes the model by next to nothing, so that all steps are alike.
 OPTIMIZER = config.Optimizer(
     learning_rate=1e-6, warmup_ratio=0.0, final_ratio=1.0, b1=0.9, b2=0.99, weight_decay=0.0, max_grad_norm=1.0
 )
 
 
+def two_devices() -> jax.sharding.Mesh:
+    """The CPU as two devices, as in the default run; one of anything else. Before all else of JAX."""
+    jax.config.update("jax_num_cpu_devices", 2)
+    return tunix_adapter.make_mesh(config.Mesh(fsdp=min(2, len(jax.devices())), tp=1))
+
+
 def sft(folder: Path, gate: Gate) -> None:
+    mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model")
+    model, _ = checkpoints.load(folder / "model", mesh=mesh)
     examples = [data.Example(*(np.array(row[name], np.int32) for name in ("tokens", "trained"))) for row in work["sft"]]
     width = data.row_width(examples, max_tokens=size.sft_max_tokens)
 
     def packed() -> list[dict[str, np.ndarray]]:
         return list(data.packed_rows(examples, max_tokens=width, seed=None))
 
-    rows = -(-len(packed()) // MESH.fsdp) * MESH.fsdp
+    rows = -(-len(packed()) // mesh.shape["fsdp"]) * mesh.shape["fsdp"]
 
     def on_step(_: int, auxes: list[dict[str, Any]]) -> None:
         nll, tokens = (sum(float(aux[name]) for aux in auxes) for name in ("nll", "tokens"))
@@ -45,14 +51,14 @@ def sft(folder: Path, gate: Gate) -> None:
             yield from data.micro_batches(iter(packed()), rows_per_step=rows, micro_batch_rows=rows)
 
     with tempfile.TemporaryDirectory() as scratch:
-        tunix_adapter.place(model, tunix_adapter.make_mesh(MESH))
+        tunix_adapter.place(model, mesh)
         trainer = tunix_adapter.SupervisedTrainer(
             model, optimizer.build(OPTIMIZER, steps=NEVER), loss_fn=losses.supervised_loss, micro_batches=1,
             validate_every_steps=NEVER, checkpoints=Path(scratch), checkpoint_every_steps=NEVER,
             on_step=on_step, on_validation=lambda *_: None,
         )  # fmt: skip
         gate.wait(positions=rows * width, width=width)
-        with tunix_adapter.make_mesh(MESH):
+        with mesh:
             trainer.train(stream(), [])
 
 
@@ -69,8 +75,9 @@ class _GatedCurve(Curve):
 
 
 def grpo(folder: Path, gate: Gate) -> None:
+    mesh = two_devices()
     size, work = material.read(folder)
-    (model, _), (reference, _) = (checkpoints.load(folder / "model") for _ in range(2))
+    (model, _), (reference, _) = (checkpoints.load(folder / "model", mesh=mesh) for _ in range(2))
     arm = config.load(material.ROOT / "src/showwork/presets/tiny.yaml").grpo
     settings = {
         "optimizer": OPTIMIZER, "steps": 10**6, "prompts_per_step": size.prompts, "generations": size.generations,
@@ -91,14 +98,15 @@ def grpo(folder: Path, gate: Gate) -> None:
         gate.wait()
         rl.train(
             model, reference, problems, [], arm, tokenizer=material.words(folder), system="",
-            stop_ids=(material.STOP,), mesh=tunix_adapter.make_mesh(MESH), seed=0, checkpoints=scratch / "state",
+            stop_ids=(material.STOP,), mesh=mesh, seed=0, checkpoints=scratch / "state",
             curve=_GatedCurve(scratch, rl.columns(arm), gate), watched=scratch / "watched", name="grpo",
         )  # fmt: skip
 
 
 def evaluate(folder: Path, gate: Gate) -> None:
+    mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model", mesh=tunix_adapter.make_mesh(MESH))
+    model, _ = checkpoints.load(folder / "model", mesh=mesh)
     problems = [Problem.from_json(row["problem"]) for row in work["questions"]]
     completer = rollout.Completer(
         model, material.words(folder), "", (material.STOP,), max_tokens=size.max_completion_tokens,
@@ -114,8 +122,9 @@ def evaluate(folder: Path, gate: Gate) -> None:
 
 def roll_out(folder: Path, gate: Gate) -> None:
     """Sampling without any stop: every row runs to the end."""
+    mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model")
+    model, _ = checkpoints.load(folder / "model", mesh=mesh)
     prompts, tokens = size.rollout
     asked = rollout.left_pad(
         [work["questions"][i % len(work["questions"])]["tokens"] for i in range(prompts)], pad_id=0

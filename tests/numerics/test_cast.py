@@ -110,7 +110,7 @@ def test_new_problems_go_round_the_failed_ones():
 # ------------------------------------------------------------------------------------------------- the loop
 
 PROBLEMS = [problem(i, i + 4, "+", 3) for i in range(12)]
-STEPS = 6
+STEPS = 16
 OPTIMIZER = {
     "learning_rate": 0.05, "warmup_ratio": 0.0, "final_ratio": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
     "max_grad_norm": 1.0,
@@ -193,15 +193,17 @@ def test_it_teaches_and_goes_on_where_it_was_killed(pupil, words, tmp_path, monk
     resumed = teach(pupil, words, tmp_path / "killed")
     np.testing.assert_array_equal(resumed[0], whole[0])
     assert resumed[1:] == whole[1:]
-    # Nothing of the first round was done again, and of the second what followed its checkpoint at step 1.
-    assert len(steps) - (STEPS + 2) == STEPS - 1
+    # Nothing of the first round was done again, and of the second what followed its last checkpoint: that of step 1 is
+    # written while step 2 runs, and may not be there when the run is killed.
+    again = len(steps) - (STEPS + 2)
+    assert again in (STEPS - 1, STEPS)
 
     # A finished run rests.
     monkeypatch.setattr(rollout, "generate", None)
-    again = teach(pupil, words, tmp_path / "killed")
-    np.testing.assert_array_equal(again[0], whole[0])
-    assert again[1:] == whole[1:]
-    assert len(steps) - (STEPS + 2) == STEPS - 1
+    rested = teach(pupil, words, tmp_path / "killed")
+    np.testing.assert_array_equal(rested[0], whole[0])
+    assert rested[1:] == whole[1:]
+    assert len(steps) - (STEPS + 2) == again
 
 
 def test_a_round_that_hurts_is_thrown_away(pupil, words, tmp_path, monkeypatch, likes_e):

@@ -210,3 +210,9 @@ def test_every_equation_found_is_one(text: str) -> None:
                 evaluate(equation.value),
                 evaluate(equation.value) / 100,
             )
+
+
+@pytest.mark.parametrize(("written", "value"), [("6.5.", "13/2"), ("2½.", "5/2"), ("3*6.5. + 1", "41/2")])
+def test_the_point_of_a_sentence_after_a_number(written, value):
+    # A model wrote "6.5." in a calculation: int("65.") would have ended the training.
+    assert evaluate(written) == Fraction(value)

@@ -33,7 +33,7 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
         ("pyproject.toml", "# The bounds", "# the bounds", set()),
         ("params.yaml", "samples: 2", "samples: 3", {*EVALUATIONS, "report"}),
         ("params.yaml", "  steps: 6", "  steps: 5", AFTER_SFT),
-        ("params.yaml", "seed: 0\n\ndata", "seed: 1\n\ndata", {*ARMS, *EVALUATIONS, "report"}),
+        ("params.yaml", "\nseed: 0\n", "\nseed: 1\n", {*ARMS, *EVALUATIONS, "report"}),
     ],
     ids=["beta", "reward", "comment", "samples", "sft-steps", "seed"],
 )

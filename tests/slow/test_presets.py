@@ -69,7 +69,7 @@ def toy(name: str, weights: Callable[[str], Path]) -> dict[str, Any]:
     """The preset's values with its model, data, steps, rows and lengths cut down, and all else left as it is."""
     values = YAML(typ="safe").load(presets.text(name))
     model = f"{MODELS[values['model']['name']].family}_test"
-    values["data"] = {"source": "generated", **PROBLEMS}
+    values["data"] = {"source": "generated", "basic_maths_files": [], **PROBLEMS}
     values["clean"]["validation_rows"] = 6
     values["model"]["name"] = model
     values["hardware"]["mesh"] = {"fsdp": 1, "tp": 1}

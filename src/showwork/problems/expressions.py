@@ -101,6 +101,7 @@ def _calculate(tokens: list[str]) -> Fraction:
 
 
 def _number(token: str) -> tuple[int, int]:
+    token = token.removesuffix(".") or token  # that of a sentence: "6.5."
     if not (token[0] in "0123456789." or token in VULGAR_FRACTIONS):
         raise BadExpression(f"a number is missing before {token!r}")
     if len(token) > MAX_DIGITS + MAX_DIGITS // 3:
