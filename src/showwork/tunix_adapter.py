@@ -157,11 +157,24 @@ def _run_layers(
     x = model.embedder.encode(tokens)
     for i, layer in enumerate(model.layers):
         name = f"layer_{i}"
-        if cache is None:
-            _, x = layer(x, positions, None, mask)
-        else:  # past remat: there is no backward pass, and nnx.remat fails inside the loop of a rollout
+        if cache is not None:  # there is no backward pass
             new_cache[name], x = layer.block(x, positions, cache[name], mask)
+        elif layer.config.remat_config.name == "NONE":
+            _, x = layer.block(x, positions, None, mask)
+        else:
+            x = _rematerialised(layer, x, positions, mask)
     return model.final_norm(x), new_cache
+
+
+def _rematerialised(layer: nnx.Module, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+    graphdef, state = nnx.split(layer)
+
+    # Tunix's nnx.remat fails inside a loop, and where the layer was merged under a gradient.
+    @jax.checkpoint
+    def block(state: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state).block(x, positions, None, mask)[1]
+
+    return block(state, x)
 
 
 class Gemma3(gemma3.Gemma3):

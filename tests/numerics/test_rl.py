@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from showwork import config, rollout
+from showwork import config, rollout, tunix_adapter
 from showwork.records import Completion, Problem
 from showwork.rewards import RewardSpec
 from showwork.training import losses, rl
-from tests.numerics.conftest import ONE_DEVICE, flat, log_softmax
+from tests.numerics.conftest import ONE_DEVICE, VOCABULARY, flat, log_softmax, with_lora
 from tests.numerics.test_losses import POLICY, gradient
 
 # ------------------------------------------------------------------------------------------------- advantages
@@ -218,6 +219,28 @@ def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, sm
     rows["tokens"][~rows["segments"].any(axis=1)] = 10**6
     if devices == 1:
         assert float(gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})[0][0]) == float(found)
+
+
+def test_a_loss_in_chunks_recomputes_layers_of_an_adapted_model(model, spec, small_rows):
+    # As Tunix differentiates. nnx.remat fails there: a chunk's model is made inside, and its frozen weights outside.
+    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
+    rows = [batch[name] for name in ("tokens", "positions", "segments", "weights", "advantages")]
+    plain, remade = (
+        tunix_adapter.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=remat) for remat in (False, True)
+    )
+
+    def loss_fn(model, tokens, positions, segments, weights, advantages):
+        return losses.policy_loss(model, tokens, positions, segments, weights, advantages, None, None, **POLICY)
+
+    def gradients(of, loss):
+        nnx.update(of, nnx.state(model))
+        wrt = nnx.DiffState(0, nnx.LoRAParam)
+        return nnx.jit(nnx.value_and_grad(loss, argnums=wrt, has_aux=True))(with_lora(of), *rows)
+
+    (loss, _), slope = gradients(plain, loss_fn)
+    (found, _), found_slope = gradients(remade, losses.in_chunks(loss_fn, devices=1, wrt=nnx.LoRAParam))
+    assert float(found) == pytest.approx(float(loss), rel=1e-5)
+    np.testing.assert_allclose(flat(found_slope), flat(slope), rtol=1e-5, atol=1e-6)
 
 
 def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of):
