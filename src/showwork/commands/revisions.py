@@ -10,8 +10,8 @@ import hashlib
 import io
 import re
 import subprocess
-import tarfile
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,8 @@ def load(name: str, *, commit: str | None = None) -> Snapshot:
     there = git("ls-tree", "--name-only", commit, "--", *READ).split()
     with tempfile.TemporaryDirectory(prefix="showwork-") as folder:
         if there:
-            with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, "--", *there))) as archive:
-                # Files alone, one by one: Python 3.11 has no safe extractall before 3.11.4.
-                for member in (member for member in archive if member.isfile()):
-                    files.write_bytes(Path(folder) / member.name, archive.extractfile(member).read())
+            with zipfile.ZipFile(io.BytesIO(_git("archive", "--format=zip", commit, "--", *there))) as archive:
+                archive.extractall(folder)
         try:
             return _read(Path(folder), name, commit)
         except UserError as error:
