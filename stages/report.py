@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from showwork import config, stage
 from showwork.files import read_csv, read_json, read_jsonl, write_csv, write_text
 from showwork.records import Problem
+from showwork.report import gains
 from showwork.report.charts import curves_svg
 from showwork.report.markdown import flatten, render
 from showwork.report.page import render_page
@@ -40,11 +41,13 @@ def main() -> None:
     write_csv(RESULTS / "outcomes.csv", ["id", *names], outcomes(predictions))
     write_csv(RESULTS / "plots/accuracy_by_steps.csv", ["steps", "n", *names], accuracy_by_steps(metrics))
     write_text(RESULTS / "curves.svg", curves_svg(plots))
+    problems = [Problem.from_json(row) for row in read_jsonl(TEST)]
     known = {
         "table": arm_table(RESULTS, arms, seed=params.seed),
         "metrics": metrics,
         "predictions": predictions,
         "params": params.model_dump(exclude={"live"}),  # which decides what is watched, and nothing that is made
+        "gained": gains.rows(arms, predictions, problems),
         "seeds": read(SEEDS, dict(flatten(YAML(typ="safe", pure=True).load(config.PARAMS)))),
         "versions": {name: version(name) for name in PACKAGES},
     }
@@ -53,7 +56,7 @@ def main() -> None:
     write_text(RESULTS / "report.md", render(**known, curves="curves.svg", questions=questions))
     page = render_page(
         **known,
-        problems=[Problem.from_json(row) for row in read_jsonl(TEST)],
+        problems=problems,
         plots=plots,
         costs={name: read_json(file) for name, file in costs.items() if file.is_file()},
         inputs={str(file): hashlib.md5(file.read_bytes()).hexdigest() for file in inputs},

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from showwork.report import gains
 from showwork.report.seeds import NOTE, SeedTable
 from showwork.report.tables import (
     ACCURACY,
@@ -45,13 +46,14 @@ def render(
     params: Mapping[str, Any],
     versions: Mapping[str, str],
     questions: Mapping[str, str] | None = None,
+    gained: Sequence[Mapping[str, str]] = (),
     seeds: SeedTable | None = None,
 ) -> str:
     """The report as Markdown.
 
     table is `arm_table`'s; metrics and predictions go by arm, in its order; curves is the picture's path from the
-    report, or None; questions maps ids to the text of a question, where a trace should show it. seeds is the table of
-    results/seeds.csv, where there is one.
+    report, or None; questions maps ids to the text of a question, where a trace should show it. gained is
+    `gains.rows`; seeds is the table of results/seeds.csv, where there is one.
     """
     cells = display(table)
     parts = [
@@ -69,6 +71,7 @@ def render(
         "`sampled accuracy`: the mean over (questions × samples each) at temperature 1. Tokens trained and sampled, "
         "and minutes, are those of the arm's own stage.",
         *over_seeds(seeds),
+        *where_gains_come_from(gained),
         "## Accuracy by number of steps and by operation",
         markdown_table(("steps", "n", *metrics), groups(metrics, "steps")),
         markdown_table(("operation", "n", *metrics), groups(metrics, "op")),
@@ -105,6 +108,13 @@ def second_test_set(metrics: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     if rows:
         yield markdown_table(list(rows[0]), rows)
         yield SHIFTED
+
+
+def where_gains_come_from(gained: Sequence[Mapping[str, str]]) -> Iterable[str]:
+    if gained:
+        yield "## What the gains are made of"
+        yield markdown_table(list(gained[0]), gained)
+        yield gains.NOTE
 
 
 def over_seeds(seeds: SeedTable | None) -> Iterable[str]:

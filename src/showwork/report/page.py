@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from showwork import probes
 from showwork.records import Problem
-from showwork.report import charts
+from showwork.report import charts, gains
 from showwork.report.curves import AXES, Parting, parting
 from showwork.report.markdown import flatten
 from showwork.report.seeds import NOTE, SeedTable
@@ -41,13 +41,14 @@ def render_page(
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
     versions: Mapping[str, str],
+    gained: Sequence[Mapping[str, str]] = (),
     seeds: SeedTable | None = None,
 ) -> str:
     """The page as HTML.
 
     table is `arm_table`'s; metrics, predictions and plots go by arm in its order, and predictions follow problems.
-    costs go by stage, as results/costs has them; inputs maps a file to its md5. seeds is the table of
-    results/seeds.csv, where there is one.
+    costs go by stage, as results/costs has them; inputs maps a file to its md5. gained is `gains.rows`;
+    seeds is the table of results/seeds.csv, where there is one.
     """
     texts, left_out = block(problems, predictions)
     seconds = {arm: costs[arm]["seconds"] for arm in plots if arm in costs}
@@ -70,6 +71,8 @@ def render_page(
         arms=arm_rows(table),
         top=_top(table),
         shifted=shifted(metrics),
+        gained=gained,
+        gained_note=gains.NOTE.replace("`", ""),
         seeds=seeds,
         seeds_note=NOTE,
         signals=detectors(metrics),
