@@ -1,4 +1,6 @@
-"""Compares the arms: results → outcomes.csv, report.md, curves.svg, report.html and plots/accuracy_by_steps.csv."""
+"""Compares the arms: results → outcomes.csv, report.md, curves.svg, report.html, plots/accuracy_by_steps.csv and
+metrics/arms.json.
+"""
 
 import hashlib
 from importlib.metadata import version
@@ -11,7 +13,7 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from showwork import config, stage
-from showwork.files import read_csv, read_json, read_jsonl, write_csv, write_text
+from showwork.files import read_csv, read_json, read_jsonl, write_csv, write_json, write_text
 from showwork.records import Problem
 from showwork.report import gains
 from showwork.report.charts import curves_svg
@@ -22,6 +24,7 @@ from showwork.report.tables import TERMINAL, accuracy_by_steps, arm_table, displ
 
 PACKAGES = ("showwork", "jax", "flax", "google-tunix", "qwix", "optax", "sentencepiece", "scipy")
 RESULTS = Path("results")
+HEADLINES = ("accuracy", "faithful_rate", "accuracy_sampled")  # of each arm: the columns of `dvc exp show`
 TEST, SEEDS = Path("data/clean/test.jsonl"), RESULTS / "seeds.csv"
 
 
@@ -40,6 +43,8 @@ def main() -> None:
 
     write_csv(RESULTS / "outcomes.csv", ["id", *names], outcomes(predictions))
     write_csv(RESULTS / "plots/accuracy_by_steps.csv", ["steps", "n", *names], accuracy_by_steps(metrics))
+    headlines = {name: {key: values.get(key) for key in HEADLINES} for name, values in metrics.items()}
+    write_json(RESULTS / "metrics" / "arms.json", headlines)
     write_text(RESULTS / "curves.svg", curves_svg(plots))
     problems = [Problem.from_json(row) for row in read_jsonl(TEST)]
     known = {

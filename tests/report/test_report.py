@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from showwork import config
 from showwork.errors import UserError
 from showwork.evaluation.seeds import COLUMNS, digest
-from showwork.files import read_csv, write_csv, write_json, write_jsonl, write_text
+from showwork.files import read_csv, read_json, write_csv, write_json, write_jsonl, write_text
 from showwork.records import Equation, Problem
 from showwork.report.charts import curves_svg
 from showwork.report.curves import along, curve, panels, parting
@@ -250,11 +250,13 @@ def test_the_stage_writes_the_report(reported, capsys):
     assert "grpo.beta: 0.0" in page
     assert "jax 1.2.3" in page
     assert [row["grpo"] for row in read_csv(reported / "outcomes.csv")].count("1") == 82
-    assert re.search(r"- sft, from base: \d+ steps on solutions written as", page)
+    assert re.search(r"- sft, from base: [\d,]+ steps on solutions written as", page)
     assert (reported / "plots/accuracy_by_steps.csv").read_text("utf-8").splitlines()[:2] == [
         "steps,n,base,sft,grpo",
         "1,120,0.61,0.61,0.61",
     ]
+    grpo = {"accuracy": 0.41, "faithful_rate": 0.125, "accuracy_sampled": 0.3}
+    assert read_json(reported / "metrics/arms.json")["grpo"] == grpo
     assert ElementTree.parse(reported / "curves.svg").getroot().tag.endswith("svg")
 
     written = {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
