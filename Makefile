@@ -25,7 +25,7 @@ repro: setup ## runs what changed of the pipeline; ends with the table of arms a
 	@sed '/^| arm /,/^$$/!d; /^$$/q' results/report.md; echo "Report: results/report.md"
 
 test: setup ## runs the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup ## looks at style, and says whether the results are those of the code
 	$(BIN)/ruff check .
