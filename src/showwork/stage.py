@@ -60,7 +60,7 @@ def _keep_programs() -> None:
     jax = sys.modules.get("jax")
     if jax and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((SCRATCH / "programs").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _hardware() -> str:

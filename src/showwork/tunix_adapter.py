@@ -83,9 +83,12 @@ def _attention(
         )
         cache = {"k": keys, "v": values, "end_index": cache["end_index"] + x.shape[1]}
     is_local = self.attn_type.name == "LOCAL_SLIDING"
+    window = self.sliding_window_size if is_local else None
+    if isinstance(attn_mask, tuple):  # of rows where places tell no distances: for global layers, for local ones
+        attn_mask, window = attn_mask[is_local], None
     encoded = attend(
-        queries, keys, values, attn_mask, window=self.sliding_window_size if is_local else None,
-        softcap=getattr(self, "attn_logits_soft_cap", None), first=first,
+        queries, keys, values, attn_mask, window=window, softcap=getattr(self, "attn_logits_soft_cap", None),
+        first=first,
     )  # fmt: skip
     return cache, sharding_utils.shard(self.attn_vec_einsum(encoded), self.shd_config.act_btd)
 
@@ -218,6 +221,12 @@ class Gemma(gemma.Gemma):
         """Logits [..., V] of final hidden states [..., D]; Gemma 2 caps them softly."""
         logits, cap = self.embedder.decode(hidden), self.final_logits_softcap
         return logits if cap is None else jnp.tanh(logits / cap) * cap
+
+
+def sliding_window(model: nnx.Module) -> int | None:
+    """How many positions a query of a local layer sees, its own included; None without local layers."""
+    attentions = [layer.attn for layer in model.layers]
+    return next((a.sliding_window_size for a in attentions if a.attn_type.name == "LOCAL_SLIDING"), None)
 
 
 def layer_outputs(model: nnx.Module, tokens: jax.Array, positions: jax.Array, mask: jax.Array) -> Iterator[jax.Array]:
@@ -494,6 +503,8 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
         self._on_step, self._on_validation = on_step, on_validation
         self._train_aux: list[Any] = []
         self._eval_aux: list[Any] = []
+        self._untold: tuple[int, list[Any]] | None = None
+        self._checkpoint_every_steps = checkpoint_every_steps
 
     def _shard_optimizer(self, mesh: jax.sharding.Mesh) -> None:
         _place_optimizer(self, mesh)
@@ -501,14 +512,28 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
     def _post_process_train_step(self, aux: Any) -> None:
         self._train_aux.append(aux)
         if len(self._train_aux) == self.config.gradient_accumulation_steps:
-            # Before Tunix saves this step's checkpoint, so that the record is never behind the weights.
-            self._on_step(self.train_steps + 1, jax.device_get(self._train_aux))
+            # Of the step before: whoever asks for this one's numbers now waits for them, and the devices then for him.
+            self._tell()
+            self._untold = (self.train_steps + 1, self._train_aux)
             self._train_aux = []
+            if (self.train_steps + 1) % self._checkpoint_every_steps == 0:
+                self._tell()  # before Tunix saves its checkpoint, so that the record is never behind the weights
+
+    def _tell(self) -> None:
+        if self._untold is not None:
+            step, auxes = self._untold
+            self._untold = None
+            self._on_step(step, jax.device_get(auxes))
+
+    def close(self) -> None:
+        self._tell()
+        super().close()  # saves the last checkpoint
 
     def _post_process_eval_step(self, aux: Any) -> None:
         self._eval_aux.append(aux)
 
     def _run_eval(self, eval_ds: Iterable[Any], eval_step_fn: Callable[..., Any]) -> None:
+        self._tell()
         super()._run_eval(eval_ds, eval_step_fn)
         self._on_validation(self.train_steps, jax.device_get(self._eval_aux))
         self._eval_aux = []

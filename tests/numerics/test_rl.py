@@ -154,40 +154,66 @@ def test_micro_batches_equal_the_whole_step(model, small_rows, aggregation):
         assert np.abs(flat(biased) - flat(whole)).max() > 1e-4
 
 
-def test_pack_puts_whole_sequences_side_by_side(small_rows):
-    packed = rl.pack(small_rows, width=16, count=2, parts=1)
-    # Lengths 4, 6, 5 and 8: the 8 and the 6 share a row, the 5 and the 4 the next.
+GROUPS = np.array([0, 0, 1, 1])
+
+
+def test_pack_puts_a_prompt_once_before_its_completions(small_rows):
+    packed = rl.pack(small_rows, GROUPS, width=16, count=2, parts=1)
+    # 1 + 5 + 3 places for the first group, the longer completion first; the other's 3 + 5 + 2 do not fit beside it.
     assert packed["tokens"].tolist() == [
-        [2, 20, 21, 22, 34, 35, 36, 37, 2, 10, 31, 32, 33, 1, 0, 0],
-        [2, 20, 21, 22, 1, 2, 10, 30, 1, 0, 0, 0, 0, 0, 0, 0],
+        [2, 10, 31, 32, 33, 1, 10, 30, 1, 0, 0, 0, 0, 0, 0, 0],
+        [2, 20, 21, 22, 34, 35, 36, 37, 22, 1, 0, 0, 0, 0, 0, 0],
     ]
-    assert packed["segments"].tolist() == [[1] * 8 + [2] * 6 + [0] * 2, [1] * 5 + [2] * 4 + [0] * 7]
-    assert packed["positions"][1].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3] + [0] * 7
+    assert packed["branches"].tolist() == [
+        [0, 1, 1, 1, 1, 1, 2, 2, 2] + [0] * 7,
+        [0, 0, 0, 1, 1, 1, 1, 1, 2, 2] + [0] * 6,
+    ]
+    assert packed["positions"].tolist() == [
+        [0, 1, 2, 3, 4, 5, 1, 2, 3] + [0] * 7,
+        [0, 1, 2, 3, 4, 5, 6, 7, 3, 4] + [0] * 6,
+    ]
+    assert packed["segments"].tolist() == [[1] * 9 + [0] * 7, [1] * 10 + [0] * 6]
     assert packed["mask"].sum() == small_rows["mask"].sum()
     nothing = {name: value[:0] for name, value in small_rows.items()}
-    assert rl.pack(nothing, width=16, count=2, parts=1)["segments"].sum() == 0
+    assert rl.pack(nothing, GROUPS[:0], width=16, count=2, parts=1)["segments"].sum() == 0
 
 
-def test_packed_rows_are_dealt_out_and_empty_ones_stand_last_in_each_part(small_rows):
-    # Lengths 8, 6, 5 and 4, one a row where the width is 8, in turn to two parts.
-    packed = rl.pack(small_rows, width=8, count=6, parts=2)
-    assert (packed["segments"] > 0).sum(axis=1).tolist() == [8, 5, 0, 6, 4, 0]
+def test_packed_groups_share_rows_and_a_prompt_stands_again_in_each_row_that_needs_it(small_rows):
+    together = rl.pack(small_rows, GROUPS, width=24, count=2, parts=1)
+    assert together["segments"].tolist() == [[1] * 9 + [2] * 10 + [0] * 5, [0] * 24]
+    assert together["branches"][0, :19].tolist() == [0, 1, 1, 1, 1, 1, 2, 2, 2, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
+    # Where the width is 8: 6, 4, 8 and 5, one a row, in turn to two parts; those that stay empty stand last in each.
+    apart = rl.pack(small_rows, GROUPS, width=8, count=6, parts=2)
+    assert (apart["segments"] > 0).sum(axis=1).tolist() == [6, 8, 0, 4, 5, 0]
+    assert apart["branches"].max() == 1
 
 
-def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows):
+@pytest.mark.parametrize("window", [64, 3])
+@pytest.mark.parametrize("width", [16, 24])
+def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows, monkeypatch, window, width):
+    # With a window of 3 a local layer must count positions: in places, a second completion would lose its prompt.
+    for layer in model.layers:
+        monkeypatch.setattr(layer.attn, "sliding_window_size", window)
     batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "sequence-mean-token-mean", 1)}
     batch["reference_logps"] = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0) - np.float32(
         0.3
     )
 
     def run(rows: dict[str, np.ndarray]) -> Any:
+        rows = {name: value for name, value in rows.items() if name != "mask"}
         return gradient(model, {**rows, "old_logps": None}, losses.policy_loss, **{**POLICY, "beta": 0.5})
 
     (loss, aux), slope = run(batch)
-    (packed_loss, packed_aux), packed_slope = run(rl.pack(batch, width=16, count=2, parts=1))
+    packed = rl.pack({**batch, "mask": small_rows["mask"]}, GROUPS, width=width, count=4, parts=1)
+    (packed_loss, packed_aux), packed_slope = run(packed)
     assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(packed_aux["kl"]) == pytest.approx(float(aux["kl"]), rel=1e-4)
     np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=1e-6)
+    # And so have the log-probabilities that mu > 1 and a reference ask for.
+    logps = rl.completion_logps(model, packed, mesh=ONE_DEVICE, temperature=1.0)
+    np.testing.assert_allclose(
+        np.sort(logps[packed["mask"] > 0]), np.sort(batch["reference_logps"][small_rows["mask"] > 0]) + 0.3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -266,6 +266,24 @@ def test_micro_batches_of_unequal_tokens_equal_one_batch(model, tmp_path):
     assert sum(float(aux["nll"]) for aux in auxes) == pytest.approx(float(whole_seen[0][1][0]["nll"]), rel=1e-5)
 
 
+@pytest.mark.parametrize(("every", "told"), [(1, [1]), (2, [1, 2]), (3, [1])])
+def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, monkeypatch, every, told):
+    """Numbers are asked for one step late, so that the devices never wait; a checkpoint never gets ahead of them."""
+    seen: list[int] = []
+    trainer = tunix_adapter.SupervisedTrainer(
+        nnx.clone(model), optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=1, validate_every_steps=100,
+        checkpoints=tmp_path, checkpoint_every_steps=every, on_step=lambda step, _: seen.append(step),
+        on_validation=lambda *_: None,
+    )  # fmt: skip
+    aux = {"nll": jnp.float32(1.0), "tokens": jnp.int32(1)}
+    for step in range(len(told)):
+        trainer._train_steps = step
+        trainer._post_process_train_step(aux)
+    assert seen == ([] if every == 3 else told)
+    trainer.close()
+    assert seen == told
+
+
 ARM = {
     "start": "base",
     "adapter": None,

@@ -7,8 +7,8 @@ from showwork.problems.expressions import SPOKEN
 
 # Ranges of (first, second) operand, with the share of lines that use them: two like numbers, or a large one and
 # a small one, as word problems have them. The last kind of a sum is in hundreds.
-_SUMS = (((2, 20), (2, 20), 0.5), ((2, 50), (2, 12), 0.4), ((2, 40), (2, 40), 0.1))
-_PRODUCTS = (((2, 8), (2, 8), 0.8), ((2, 20), (2, 6), 0.2))
+_SUMS = (((2, 12), (2, 12), 0.5), ((2, 25), (2, 8), 0.4), ((2, 20), (2, 20), 0.1))
+_PRODUCTS = (((2, 6), (2, 6), 0.8), ((2, 12), (2, 5), 0.2))
 _HUNDREDS = 2
 _IN_WORDS = 0.25  # share of the lines
 # Sums are as many facts as a model must carry digits for; products are a small table.

@@ -47,21 +47,21 @@ class Level:
 
 LEVELS: dict[Difficulty, Level] = {
     "easy": Level(
-        steps=(45, 40, 12, 3),
+        steps=(38, 48, 11, 3),
         spare=0.16,
         large=0.08,
         scales=(100,),
-        top=60,
+        top=30,
         ranges={
-            "count": (2, 6),
-            "each": (2, 6),
-            "price": (2, 8),
-            "few": (2, 9),
-            "amount": (2, 20),
-            "hours": (2, 6),
-            "days": (2, 6),
+            "count": (2, 5),
+            "each": (2, 5),
+            "price": (2, 5),
+            "few": (2, 6),
+            "amount": (2, 12),
+            "hours": (2, 5),
+            "days": (2, 5),
             "factor": (2, 4),
-            "divisor": (2, 6),
+            "divisor": (2, 5),
         },
     ),
     "medium": Level(

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from showwork import tunix_adapter
+
 # Rows of a device in one forward and backward pass: what they need stays in its caches (bench/NOTES.md).
 CHUNK_ROWS = 4
 
@@ -77,11 +79,21 @@ def chunk_tokens(vocabulary: int) -> int:
 
 
 def row_statistics(
-    model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array, *, temperature: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy [B, L - 1] of tokens[:, 1:], each seen from its own segment alone."""
+    model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array,
+    branches: jax.Array | None = None, *, temperature: float = 1.0,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Log-probability and entropy [B, L - 1] of tokens[:, 1:], each seen from its own sequence alone.
+
+    segments number the sequences of a row from 1; 0 is padding. Where sequences of a segment begin alike, what they
+    share stands once: branches [B, L] are 0 there, and number from 1 what follows it, one after another. Each branch
+    must begin with a token that it sees and does not share, since its second is told from there.
+    """
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
     mask = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0) & causal
+    if branches is not None:
+        mask &= (branches[:, None, :] == 0) | (branches[:, :, None] == branches[:, None, :])
+        if window := tunix_adapter.sliding_window(model):  # places in such a row tell no distances
+            mask = mask, mask & (positions[:, :, None] - positions[:, None, :] < window)
     hidden, _ = model(tokens, positions=positions, cache=None, attention_mask=mask, return_hidden=True)
     return token_statistics(
         hidden[:, :-1], model.decode, tokens[:, 1:], chunk_tokens=chunk_tokens(model.num_embed),
@@ -113,19 +125,20 @@ def policy_loss(
     advantages: jax.Array,
     old_logps: jax.Array | None,
     reference_logps: jax.Array | None,
+    branches: jax.Array | None = None,
     *,
     beta: float,
     epsilon_low: float,
     epsilon_high: float,
     temperature: float,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Clipped policy gradient with a KL penalty, on rows [B, L] laid out as in supervised_loss.
+    """Clipped policy gradient with a KL penalty, on rows [B, L] laid out as row_statistics reads them.
 
     weights, advantages, old_logps and reference_logps [B, L] stand at the token that they belong to. old_logps
     None means on-policy: the ratio is 1 and its gradient that of REINFORCE. The aux holds sums over the
     completion tokens; divide by aux["tokens"].
     """
-    logps, entropies = row_statistics(model, tokens, positions, segments, temperature=temperature)
+    logps, entropies = row_statistics(model, tokens, positions, segments, branches, temperature=temperature)
     weights, advantages = weights[:, 1:], advantages[:, 1:]
     trained = (weights > 0).astype(jnp.float32)
     old = jax.lax.stop_gradient(logps) if old_logps is None else old_logps[:, 1:]

@@ -101,32 +101,52 @@ def lay_out(generated: rollout.Generated, *, pad_id: int) -> dict[str, np.ndarra
     return {"tokens": tokens, "positions": positions, "segments": segments, "mask": mask}
 
 
-def pack(rows: dict[str, np.ndarray], *, width: int, count: int, parts: int) -> dict[str, np.ndarray]:
-    """Moves rows [N, L] of one sequence each into [count, width], several a row, first fit by falling length.
+def pack(
+    rows: dict[str, np.ndarray], groups: np.ndarray, *, width: int, count: int, parts: int
+) -> dict[str, np.ndarray]:
+    """Moves rows [N, L] of a prompt and its completion each into [count, width], several a row, first fit.
 
-    Every array moves alike; segments are numbered anew. Nothing else changes: each token still sees its own sequence
-    alone (a test compares loss and gradient). Full rows are dealt out to `parts` equal runs of rows in turn, those
-    that stay empty stand last in each. count = N rows are always enough.
+    Rows of one group, groups [N], have one prompt, which stands once in a row however many of its completions are
+    there: a branch is the prompt's last token and a completion (losses.row_statistics). Every array moves alike;
+    segments are numbered anew and branches added. Nothing else changes: each token still sees its own sequence alone
+    (a test compares loss and gradient). Full rows are dealt out to `parts` equal runs of rows in turn, those that stay
+    empty stand last in each. count = N rows are always enough.
     """
     lengths = rows["segments"].sum(axis=1)
-    free: list[int] = []
+    shared = lengths - rows["mask"].sum(axis=1) - 1
     packed = {name: np.zeros((count, width), value.dtype) for name, value in rows.items()}
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        number = next((number for number, room in enumerate(free) if room >= lengths[i]), len(free))
-        if number == len(free):
-            free.append(width)
-        row, start = number % parts * (count // parts) + number // parts, width - free[number]
-        free[number] -= lengths[i]
-        segment = packed["segments"][row].max() + 1
-        for name, value in rows.items():
-            packed[name][row, start : start + lengths[i]] = value[i, : lengths[i]]
-        packed["segments"][row, start : start + lengths[i]] = segment
+    packed["branches"] = np.zeros((count, width), np.int32)
+    used: list[int] = []  # positions, of each row
+    held: list[dict[int, int]] = []  # of each row: its groups, and how many branches each has
+
+    for i in sorted(range(len(lengths)), key=lambda i: (groups[i], -lengths[i], i)):
+        group = groups[i]
+        needed = [lengths[i] - (shared[i] if group in inside else 0) for inside in held]
+        fitting = [n for n, more in enumerate(needed) if used[n] + more <= width]
+        # Where its prompt stands already, if anywhere.
+        number = min(fitting, key=lambda n: (group not in held[n], n), default=len(used))
+        if number == len(used):
+            used.append(0)
+            held.append({})
+        row = number % parts * (count // parts) + number // parts
+        pieces = [(shared[i], lengths[i])]
+        if group not in held[number]:
+            held[number][group] = 0
+            pieces.insert(0, (0, shared[i]))
+        held[number][group] += 1
+        for first, last in pieces:
+            to = slice(used[number], used[number] + last - first)
+            for name, value in rows.items():
+                packed[name][row, to] = value[i, first:last]
+            packed["segments"][row, to] = list(held[number]).index(group) + 1
+            packed["branches"][row, to] = held[number][group] if last == lengths[i] else 0
+            used[number] = to.stop
     return packed
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "temperature", "devices"))
 def _logps(graphdef: Any, state: Any, rows: Any, *, temperature: float, devices: int) -> jax.Array:
-    tokens, _, segments = rows
+    tokens, _, segments, _ = rows
     shape = tokens.shape
 
     def add(number: jax.Array, logps: jax.Array) -> jax.Array:
@@ -144,10 +164,12 @@ def completion_logps(
 ) -> np.ndarray:
     """Log-probability of each token given those before it, [N, L]; 0 for the first of a row, and in empty rows.
 
-    Rows are laid out as losses.in_chunks wants them.
+    What stands at the first token of a segment or branch means nothing. Rows are laid out as losses.in_chunks wants
+    them, with branches or whole.
     """
     graphdef, state = nnx.split(model)
-    inputs = tunix_adapter.spread(tuple(rows[name] for name in ("tokens", "positions", "segments")), mesh)
+    inputs = tuple(rows.get(name) for name in ("tokens", "positions", "segments", "branches"))
+    inputs = tunix_adapter.spread(inputs, mesh)
     return np.asarray(_logps(graphdef, state, inputs, temperature=temperature, devices=mesh.shape["fsdp"]))
 
 
@@ -191,6 +213,7 @@ def train(
     devices = mesh.shape["fsdp"]
     multiple = parts * devices * CHUNK_ROWS
     packed_rows = -(-config.prompts_per_step * config.generations // multiple) * multiple
+    prompts_per_call = config.rollout.rows_per_call // config.generations
     record: dict[str, Any] = {}
 
     def sample_prompts(actor: nnx.Module, ids: list[list[int]], *, key: jax.Array, first_row: int) -> rollout.Generated:
@@ -231,15 +254,18 @@ def train(
             sampled_tokens=int(curve.last("sampled_tokens")) + sampled,
             train_tokens=int(curve.last("train_tokens")) + sampled * config.iterations,
         )
-        mask = rows.pop("mask")
+        mask = rows["mask"]
         rows["weights"] = token_weights(
             mask, aggregation=config.loss_aggregation, max_tokens=config.rollout.max_completion_tokens, parts=parts
         )
         rows["advantages"] = (advantages[:, None] * mask).astype(np.float32)
+        groups = np.arange(len(mask)) // config.generations
         if not config.beta:
             # Without a KL term a group without variance has no gradient at all.
+            groups = groups[advantages != 0]
             rows = {name: value[advantages != 0] for name, value in rows.items()}
-        rows = pack(rows, width=width, count=packed_rows, parts=parts * devices)
+        rows = pack(rows, groups, width=width, count=packed_rows, parts=parts * devices)
+        del rows["mask"]  # where the weights are not 0
         logps = functools.partial(completion_logps, rows=rows, mesh=mesh, temperature=sampling.temperature)
         old_logps = logps(model) if config.iterations > 1 else None
         reference_logps = logps(reference) if config.beta else None
@@ -249,9 +275,17 @@ def train(
         watched_steps = (0, config.steps // 2, config.steps)
         if not validation or (step % config.validate_every_steps and step not in watched_steps):
             return
-        generated = sample_prompts(model, [encoded[p.id] for p in validation], key=validation_key, first_row=0)
         asked = [p for p in validation for _ in range(config.generations)]
-        completions = generated.completions(tokenizer, stop_ids)
+        # In calls as large as those of training, which share its compiled program; the last is filled up with BOS.
+        ids = [encoded[p.id] for p in validation]
+        ids += [[tokenizer.bos_id()]] * (-len(ids) % prompts_per_call)
+        completions = []
+        for start in range(0, len(ids), prompts_per_call):
+            generated = sample_prompts(
+                model, ids[start : start + prompts_per_call], key=validation_key, first_row=start * config.generations
+            )
+            completions += generated.completions(tokenizer, stop_ids)
+        completions = completions[: len(asked)]
         scores = score(config, completions, asked)
         correct = [is_correct(c.text, p.answer) for c, p in zip(completions, asked, strict=True)]
         curve.add(step, {"val_reward": float(total(scores).mean()), "val_accuracy": float(np.mean(correct))})
@@ -289,10 +323,10 @@ def train(
     # NNX resolves arguments by position: no functools.partial with keywords here.
     def loss(
         model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array, weights: jax.Array,
-        advantages: jax.Array, old_logps: jax.Array | None, reference_logps: jax.Array | None,
+        advantages: jax.Array, old_logps: jax.Array | None, reference_logps: jax.Array | None, branches: jax.Array,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:  # fmt: skip
         return policy_loss(
-            model, tokens, positions, segments, weights, advantages, old_logps, reference_logps,
+            model, tokens, positions, segments, weights, advantages, old_logps, reference_logps, branches,
             beta=config.beta, epsilon_low=config.epsilon_low, epsilon_high=config.epsilon_high,
             temperature=sampling.temperature,
         )  # fmt: skip
@@ -305,7 +339,7 @@ def train(
             model, optimizer.build(config.optimizer, steps=config.steps * config.iterations),
             tokenizer=tokenizer, mesh=mesh, steps=config.steps, prompts_per_step=config.prompts_per_step,
             generations=config.generations, iterations=config.iterations, micro_batches=parts,
-            prompts_per_call=config.rollout.rows_per_call // config.generations, data=batches, sample=sample,
+            prompts_per_call=prompts_per_call, data=batches, sample=sample,
             experience=experience, checkpoints=checkpoints,
             loss_fn=in_chunks(loss, devices=devices, wrt=nnx.LoRAParam if config.adapter else nnx.Param),
             checkpoint_every_steps=config.checkpoint_every_steps, on_start=on_start, on_step=on_step,
