@@ -56,6 +56,10 @@ def test_a_dual_stream_is_judged_by_its_sections_and_calc_lines() -> None:
     wrong = marks(DUAL.replace("42+4 = 46", "42+4 = 47"), has_sections=True)
     assert wrong["CALC: 42+4 = 47 is false"] == "✗"
     assert wrong["the monologue's last result is 47"] == "✗"
+    # Outside of Evidence too: a model may write 7*6 = 40 and calculate 42.
+    wrong = marks(DUAL.replace("cost 7*6 = $42", "cost 7*6 = $40").replace("46-4 = 42", "46-4 = 41"), has_sections=True)
+    bad = {said for said, mark in wrong.items() if mark == "✗"}
+    assert bad == {"Reasoning: 7*6 = 40 is false", "Sanity_check: 46-4 = 41 is false"}
     assert marks(PLAIN, has_sections=True)["not Plan:, Reasoning:, Evidence:, Sanity_check: each once, in order"] == "✗"
 
 

@@ -145,23 +145,30 @@ def check(text: str, *, is_whole: bool, has_sections: bool) -> list[tuple[tuple[
     def add(is_good: bool, good: str, bad: str) -> None:
         found.append((GOOD, good) if is_good else (BAD, bad))
 
+    def add_equations(part: str, prefix: str = "") -> int:
+        equations = find_equations(part)
+        for equation in equations:
+            said = f"{prefix}{equation.expression} = {equation.value}"
+            add(equation.holds, said, f"{said} is false")
+        return len(equations)
+
     answer, sections = extract_answer(text), parse_monologue(text)
     add(is_whole, "it ended by itself", "it ran into the limit of tokens (evaluate.max_completion_tokens)")
     add(matches_format(text), "reasoning and answer, each once, and no more", "not reasoning and answer, each once")
     add(answer is not None, f"one number: {answer}", "no one number between the answer's tags")
     if has_sections:
         add(sections is not None, "all four sections, in order", f"not {', '.join(HEADINGS)} each once, in order")
-        for line in sections.calculations if sections else ():
+        if not sections:
+            return found
+        add_equations(sections.reasoning, "Reasoning: ")
+        for line in sections.calculations:
             said = f"{CALC} {line.expression} = {line.value}"
             add(line.holds, said, f"{said} is false" if line.value else f"{CALC} {line.expression} states no number")
-        if sections and sections.calculations:
+        add_equations(sections.sanity_check, "Sanity_check: ")
+        if sections.calculations:
             add(sections.conclusion == answer, "the answer is the monologue's last result",
                 f"the monologue's last result is {sections.conclusion}")  # fmt: skip
         return found
-    equations = find_equations(text)
-    for equation in equations:
-        said = f"{equation.expression} = {equation.value}"
-        add(equation.holds, said, f"{said} is false")
-    if not equations:
+    if not add_equations(text):
         found.append((BAD, "no equation in it"))
     return found
