@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from bench import material
 from bench.gate import Gate
-from showwork import config, rollout, tunix_adapter
+from showwork import config, rollout, stage, tunix_adapter
 from showwork.models import checkpoints
 from showwork.records import Problem
 from showwork.training import data, losses, optimizer, rl
@@ -41,13 +42,18 @@ def sft(folder: Path, gate: Gate) -> None:
 
     rows = -(-len(packed()) // mesh.shape["fsdp"]) * mesh.shape["fsdp"]
 
+    facts: dict[str, Any] = {"positions": rows * width, "width": width}
+
     def on_step(_: int, auxes: list[dict[str, Any]]) -> None:
         nll, tokens = (sum(float(aux[name]) for aux in auxes) for name in ("nll", "tokens"))
-        gate.wait(loss=nll / tokens)
+        facts["loss"] = nll / tokens
 
     def stream() -> Any:
         # Packed anew at every step, as in earnest.
         while True:
+            jax.block_until_ready(nnx.state(model))  # or the step would go on while others take theirs
+            trainer._tell()
+            gate.wait(**facts)
             yield from data.micro_batches(iter(packed()), rows_per_step=rows, micro_batch_rows=rows)
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +63,6 @@ def sft(folder: Path, gate: Gate) -> None:
             validate_every_steps=NEVER, checkpoints=Path(scratch), checkpoint_every_steps=NEVER,
             on_step=on_step, on_validation=lambda *_: None,
         )  # fmt: skip
-        gate.wait(positions=rows * width, width=width)
         with mesh:
             trainer.train(stream(), [])
 
@@ -139,4 +144,5 @@ def roll_out(folder: Path, gate: Gate) -> None:
 
 
 if __name__ == "__main__":
+    stage.keep_programs()
     {"sft": sft, "grpo": grpo, "evaluate": evaluate, "rollout": roll_out}[sys.argv[1]](Path(sys.argv[2]), Gate())

@@ -7,6 +7,8 @@ tests/numerics/test_tunix.py.
 import contextlib
 import dataclasses
 import functools
+import importlib.util
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,17 +22,38 @@ import optax
 import orbax.checkpoint as ocp
 import qwix
 from flax import nnx
-from tunix.models.gemma import model as gemma
-from tunix.models.gemma3 import model as gemma3
-from tunix.rl import rl_cluster
-from tunix.rl.grpo import grpo_learner
-from tunix.rl.rollout import base_rollout
-from tunix.sft import peft_trainer
-from tunix.utils import sharding_utils
 
 from showwork.config import Mesh
 from showwork.errors import UserError
 from showwork.models.specs import GemmaSpec
+
+
+@contextlib.contextmanager
+def _lazily(package: str) -> Iterator[None]:
+    """Within it, modules of the package are imported and its own __init__ is not run before somebody asks for what it
+    defines: Tunix's loads agents, distillation and pandas, a quarter of a stage's imports."""
+    if package not in sys.modules:
+        spec = importlib.util.find_spec(package)
+        module = importlib.util.module_from_spec(spec)
+
+        def load(name: str) -> Any:
+            del module.__getattr__
+            spec.loader.exec_module(module)
+            return getattr(module, name)
+
+        module.__getattr__ = load
+        sys.modules[package] = module
+    yield
+
+
+with _lazily("tunix"):
+    from tunix.models.gemma import model as gemma
+    from tunix.models.gemma3 import model as gemma3
+    from tunix.rl import rl_cluster
+    from tunix.rl.grpo import grpo_learner
+    from tunix.rl.rollout import base_rollout
+    from tunix.sft import peft_trainer
+    from tunix.utils import sharding_utils
 
 # Tunix and Orbax tell of every checkpoint and device on standard error, between the lines of the progress bar.
 absl.logging.set_verbosity(absl.logging.ERROR)
@@ -160,24 +183,23 @@ def _run_layers(
     x = model.embedder.encode(tokens)
     for i, layer in enumerate(model.layers):
         name = f"layer_{i}"
-        if cache is not None:  # there is no backward pass
-            new_cache[name], x = layer.block(x, positions, cache[name], mask)
-        elif layer.config.remat_config.name == "NONE":
-            _, x = layer.block(x, positions, None, mask)
-        else:
-            x = _rematerialised(layer, x, positions, mask)
+        graphdef, state = nnx.split(layer)
+        # Without a cache there may be a backward pass. Tunix's nnx.remat fails inside a loop, and where the layer was
+        # merged under a gradient.
+        is_rematerialised = cache is None and layer.config.remat_config.name != "NONE"
+        run = jax.checkpoint(_layer, static_argnums=0) if is_rematerialised else _layer
+        layer_cache, x = run(graphdef, state, x, positions, None if cache is None else cache[name], mask)
+        if cache is not None:
+            new_cache[name] = layer_cache
     return model.final_norm(x), new_cache
 
 
-def _rematerialised(layer: nnx.Module, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
-    graphdef, state = nnx.split(layer)
-
-    # Tunix's nnx.remat fails inside a loop, and where the layer was merged under a gradient.
-    @jax.checkpoint
-    def block(state: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, state).block(x, positions, None, mask)[1]
-
-    return block(state, x)
+@functools.partial(jax.jit, static_argnums=0)
+def _layer(
+    graphdef: Any, state: Any, x: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
+) -> tuple[Any, jax.Array]:
+    """One layer; within another jit it is traced and lowered once for all layers that are alike."""
+    return nnx.merge(graphdef, state).block(x, positions, cache, mask)
 
 
 class Gemma3(gemma3.Gemma3):
@@ -469,6 +491,11 @@ def _place_optimizer(trainer: peft_trainer.PeftTrainer, mesh: jax.sharding.Mesh)
         place(trainer.optimizer, mesh)
 
 
+def _accumulated(micro_batches: int) -> int | None:
+    """What Tunix is told: for a step in one piece nothing, or the sum of one gradient would take a model's memory."""
+    return micro_batches if micro_batches > 1 else None
+
+
 class SupervisedTrainer(peft_trainer.PeftTrainer):
     """PeftTrainer that tells its caller of every step, with exact sums.
 
@@ -493,7 +520,7 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
     ):
         config = peft_trainer.TrainingConfig(
             eval_every_n_steps=validate_every_steps,
-            gradient_accumulation_steps=micro_batches,
+            gradient_accumulation_steps=_accumulated(micro_batches),
             checkpoint_root_directory=str(checkpoints.absolute()),
             checkpointing_options=_checkpointing(checkpoint_every_steps),
         )
@@ -501,6 +528,7 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
         self.with_loss_fn(loss_fn, has_aux=True)
         self.with_gen_model_input_fn(lambda batch: batch)
         self._on_step, self._on_validation = on_step, on_validation
+        self._micro_batches = micro_batches
         self._train_aux: list[Any] = []
         self._eval_aux: list[Any] = []
         self._untold: tuple[int, list[Any]] | None = None
@@ -511,8 +539,8 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
 
     def _post_process_train_step(self, aux: Any) -> None:
         self._train_aux.append(aux)
-        if len(self._train_aux) == self.config.gradient_accumulation_steps:
-            # Of the step before: whoever asks for this one's numbers now waits for them, and the devices then for him.
+        if len(self._train_aux) == self._micro_batches:
+            # Of the step before: to ask for this one's numbers now is to wait for them, and the devices then wait too.
             self._tell()
             self._untold = (self.train_steps + 1, self._train_aux)
             self._train_aux = []
@@ -638,6 +666,20 @@ def train_groups(
     rollouts that lie behind.
     """
     updates = steps * iterations
+    training = rl_cluster.RLTrainingConfig(
+        actor_optimizer=optimizer,
+        eval_every_n_steps=updates + 1,
+        max_steps=updates,
+        mini_batch_size=prompts_per_step,
+        train_micro_batch_size=prompts_per_step // micro_batches,
+        rollout_micro_batch_size=prompts_per_call,
+        # With the rollout's size this decides after how many prompts Tunix asks for experience: all.
+        compute_logps_micro_batch_size=prompts_per_step,
+        checkpoint_root_directory=str(checkpoints.absolute()),
+        # Only whole steps are saved: a resumed run could not repeat the rest of the iterations.
+        checkpointing_options=_checkpointing(checkpoint_every_steps * iterations),
+    )
+    training.gradient_accumulation_steps = _accumulated(micro_batches)
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = rl_cluster.RLCluster(
         actor=model,
@@ -645,19 +687,7 @@ def train_groups(
         cluster_config=rl_cluster.ClusterConfig(
             role_to_mesh=dict.fromkeys(roles, mesh),
             rollout_engine=functools.partial(_Engine, sample=sample),
-            training_config=rl_cluster.RLTrainingConfig(
-                actor_optimizer=optimizer,
-                eval_every_n_steps=updates + 1,
-                max_steps=updates,
-                mini_batch_size=prompts_per_step,
-                train_micro_batch_size=prompts_per_step // micro_batches,
-                rollout_micro_batch_size=prompts_per_call,
-                # With the rollout's size this decides after how many prompts Tunix asks for experience: all.
-                compute_logps_micro_batch_size=prompts_per_step,
-                checkpoint_root_directory=str(checkpoints.absolute()),
-                # Only whole steps are saved: a resumed run could not repeat the rest of the iterations.
-                checkpointing_options=_checkpointing(checkpoint_every_steps * iterations),
-            ),
+            training_config=training,
             rollout_config=base_rollout.RolloutConfig(temperature=1.0),
         ),
     )

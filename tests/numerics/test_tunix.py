@@ -82,6 +82,37 @@ def test_every_family_has_local_and_global_layers_where_it_says(name):
     assert gemma3.AttentionType.GLOBAL not in gemma3.GEMMA3_ATTENTION_PATTERN[:5]
 
 
+def test_layers_that_are_alike_are_traced_once(monkeypatch):
+    model = tunix_adapter.abstract_model(MODELS["gemma3_tiny"], vocabulary=64, dtype="float32")
+    traced: list[str] = []
+    attend = tunix_adapter.attend
+
+    def counted(*args: Any, **options: Any) -> jax.Array:
+        traced.append("global" if options["window"] is None else "local")
+        return attend(*args, **options)
+
+    monkeypatch.setattr(tunix_adapter, "attend", counted)
+    tokens = jnp.ones((2, 24), jnp.int32)
+    mask = jnp.tril(jnp.ones((24, 24), bool))[None]
+    graphdef, state = nnx.split(model)
+    run = jax.jit(lambda state: nnx.merge(graphdef, state)(tokens, tokens, None, mask, return_hidden=True)[0])
+    run.trace(state)
+    assert len(model.layers) == 4
+    assert sorted(traced) == ["global", "local"]
+
+
+def test_tunix_is_imported_in_parts_and_there_when_asked_for():
+    program = """
+import sys
+from showwork import tunix_adapter
+assert "pandas" not in sys.modules and "tunix.rl.agentic" not in sys.modules
+import tunix
+assert tunix.GRPOLearner is tunix_adapter.grpo_learner.GRPOLearner and "tunix.rl.agentic" in sys.modules
+assert tunix.sft.peft_trainer is tunix_adapter.peft_trainer
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_hidden_states_decode_to_the_logits(model):
     ids, positions = jnp.arange(16)[None] + 2, jnp.arange(16)[None]
     mask = jnp.tril(jnp.ones((1, 16, 16), bool))
@@ -264,6 +295,19 @@ def test_micro_batches_of_unequal_tokens_equal_one_batch(model, tmp_path):
     assert step == 1
     assert [int(aux["tokens"]) for aux in auxes] == [3, 5]
     assert sum(float(aux["nll"]) for aux in auxes) == pytest.approx(float(whole_seen[0][1][0]["nll"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("micro_batches", "copies"), [(1, 0), (2, 1)])
+def test_a_step_in_one_piece_keeps_no_sum_of_gradients(model, tmp_path, micro_batches, copies):
+    """optax.MultiSteps around a single micro-batch would keep one more float a parameter."""
+    trainer = tunix_adapter.SupervisedTrainer(
+        nnx.clone(model), optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=micro_batches,
+        validate_every_steps=100, checkpoints=tmp_path, checkpoint_every_steps=100, on_step=lambda *_: None,
+        on_validation=lambda *_: None,
+    )  # fmt: skip
+    kept = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trainer.optimizer, nnx.optimizer.OptState)))
+    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert kept // weights == copies
 
 
 @pytest.mark.parametrize(("every", "told"), [(1, [1]), (2, [1, 2]), (3, [1])])

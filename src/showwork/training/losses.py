@@ -171,14 +171,15 @@ def in_chunks(loss_fn: Callable[..., tuple[jax.Array, Any]], *, devices: int, wr
             return loss_fn(nnx.merge(graphdef, trained, fixed), *take_chunk(rows, number, devices=devices))
 
         def summed(function: Callable[..., Any], trained: Any, fixed: Any, rows: Any) -> Any:
+            function, first = jax.jit(function), jnp.int32(0)  # one trace for the shapes and for the loop
             zeros = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, trained, fixed, rows, 0)
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, trained, fixed, rows, first)
             )
 
             def add(number: jax.Array, sums: Any) -> Any:
                 return jax.tree.map(jnp.add, sums, function(trained, fixed, rows, number))
 
-            return jax.lax.fori_loop(0, used_chunks(rows[2], devices=devices), add, zeros)
+            return jax.lax.fori_loop(first, used_chunks(rows[2], devices=devices), add, zeros)
 
         # A loop of unknown length can't be differentiated backwards: each turn takes its own gradient instead.
         @jax.custom_vjp
