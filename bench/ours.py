@@ -5,13 +5,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from showwork import stage  # first, as in the stages: Python's collector is set there
+
+# isort: split
 import jax
 import numpy as np
 from flax import nnx
 
 from bench import material
 from bench.gate import Gate
-from showwork import config, rollout, stage, tunix_adapter
+from showwork import config, rollout, tunix_adapter
 from showwork.models import checkpoints
 from showwork.records import Problem
 from showwork.training import data, losses, optimizer, rl
