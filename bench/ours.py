@@ -147,5 +147,5 @@ def roll_out(folder: Path, gate: Gate) -> None:
 
 
 if __name__ == "__main__":
-    stage.keep_programs()
+    stage.prepare()
     {"sft": sft, "grpo": grpo, "evaluate": evaluate, "rollout": roll_out}[sys.argv[1]](Path(sys.argv[2]), Gate())

@@ -37,7 +37,7 @@ def run(name: str, main: Callable[[], None]) -> None:
     the same from run to run.
     """
     _die_with_parent()
-    keep_programs()
+    prepare()
     started = time.monotonic()
     try:
         main()
@@ -60,8 +60,12 @@ def _die_with_parent() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def keep_programs() -> None:
-    """Compiled programs go to .scratch/programs, by what they were compiled from: arms share them, and reruns do."""
+def prepare() -> None:
+    """Before the work, and after all imports.
+
+    Compiled programs go to .scratch/programs, by what they were compiled from: arms share them, and reruns do.
+    """
+    gc.freeze()  # Tunix collects garbage at every start of a trainer, which looks through all that was imported
     jax = sys.modules.get("jax")
     if jax and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((SCRATCH / "programs").absolute()))
