@@ -1,7 +1,11 @@
-"""Generation: one compiled program from prompts to completions, prompts prefilled once for all their samples."""
+"""Generation over slots: prompts prefilled once for all their samples, and waiting ones put where rows have stopped.
+
+All rows write to the same column of the cache at the same time, wherever they began: what a row sees is told by a mask,
+and how far back in its window by distances between columns. So rows of any age advance in one compiled loop.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +21,10 @@ from showwork.tokenizer import Tokenizer
 # Prompts are padded to a multiple of this, so that a handful of shapes is compiled and no more.
 PROMPT_BUCKET = 16
 # A batch is cut to a quarter as its rows stop, down to this many: each size is a loop to compile, and below this a
-# decode step hardly gets any shorter.
-SMALLEST_BATCH = 32
+# decode step hardly gets any shorter. Where completions may be long, a last row that never stops is worth more loops.
+SMALLEST_BATCH, SMALLEST_BATCH_IF_LONG = 32, 4
+# Columns for completions that a cache begins with; it doubles as long as rows need more.
+CACHE_BUCKET = 256
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,19 @@ class Generated:
 
 
 class _Rows(NamedTuple):
-    """What a decode step needs of the rows that it advances; the first axis of every leaf is theirs."""
+    """What a decode step needs of the rows that it advances; the first axis of every leaf is theirs.
+
+    begun is the column of a row's first token; its prompt stands before it, is_visible [N, columns] at what it sees.
+    """
 
     number: jax.Array
     key: jax.Array
     prompt_length: jax.Array
+    begun: jax.Array
     is_visible: jax.Array
     logits: jax.Array
     cache: Any
+    tokens: jax.Array
     has_stopped: jax.Array
 
 
@@ -86,19 +97,74 @@ def generate(
     stop_ids: Sequence[int],
     pad_id: int,
     first_row: int = 0,
+    slots: int | None = None,
+    on_rows: Callable[[int], None] = lambda _: None,
 ) -> Generated:
-    """Completes left-padded prompts [B, P] in one call, stopping as soon as every row has stopped.
+    """Completes left-padded prompts [B, P], slots rows at a time: where rows have stopped, waiting ones go on.
 
     The noise of a row is a function of (key, its number, the step) alone: splitting a batch into calls with
-    first_row set accordingly, padding it, or leaving out rows that have stopped, changes no token.
+    first_row set accordingly, padding it, the number of slots, or leaving out rows that have stopped, changes no token.
+    slots None means all rows, otherwise a multiple of generations. on_rows is told how many rows are done.
     """
     graphdef, state = nnx.split(model)
-    tokens, lengths, truncated = _generate(
-        graphdef, state, _spread(prompts, state), key, jnp.int32(first_row), jnp.float32(sampling.temperature),
-        sizes=batch_sizes(len(prompts) * generations), generations=generations, max_tokens=max_tokens,
-        stop_ids=tuple(stop_ids), pad_id=pad_id, greedy=sampling.greedy, top_k=sampling.top_k, top_p=sampling.top_p,
+    width, total = prompts.shape[1], len(prompts) * generations
+    slots = slots or total
+    # A quarter at a time: each refill is a prefill, and may find no fewer rows than that.
+    refill = max(1, slots // (4 * generations)) * generations
+    spare = min(max_tokens, CACHE_BUCKET) // 2 if slots < total else 0
+    longest = width + max_tokens + spare
+    prefill = functools.partial(
+        _prefill, graphdef, state, key=key, generations=generations, tokens=max_tokens, pad_id=pad_id
+    )
+    advance = functools.partial(
+        _advance, graphdef, state, temperature=jnp.float32(sampling.temperature), stop_ids=tuple(stop_ids),
+        pad_id=pad_id, greedy=sampling.greedy, top_k=sampling.top_k, top_p=sampling.top_p,
     )  # fmt: skip
-    return Generated(np.repeat(prompts, generations, axis=0), *jax.device_get((tokens, lengths, truncated)))
+    found = np.full((total, max_tokens), pad_id, np.int32)
+    begun_prompts = 0
+
+    def take(rows: int) -> tuple[jax.Array, jax.Array]:
+        """The next prompts, which fill so many rows, and the first of their rows; empty ones where none is left."""
+        nonlocal begun_prompts
+        first, count = begun_prompts, rows // generations
+        begun_prompts += count
+        chosen = prompts[first:begun_prompts]
+        chosen = np.pad(chosen, ((0, count - len(chosen)), (0, 0)), constant_values=pad_id)
+        return _spread(chosen, state), jnp.int32(first_row + first * generations)
+
+    size = min(longest, width + CACHE_BUCKET)
+    rows, column = prefill(*take(slots), size=size), width
+    while True:
+        is_waiting = begun_prompts < len(prompts)
+        count = len(rows.number)
+        least = count - refill if is_waiting else next_size(count, max_tokens)
+        rows, column = advance(rows, jnp.int32(column), jnp.int32(least))
+        column, number, tokens, begun, stopped = jax.device_get(
+            (column, rows.number, rows.tokens, rows.begun, rows.has_stopped)
+        )
+        is_ours = number < first_row + total
+        found[number[is_ours] - first_row] = tokens[is_ours]
+        running = count - int(stopped.sum())
+        on_rows(min(total, begun_prompts * generations) - running)
+        if is_waiting and running <= least:
+            free = np.flatnonzero(stopped)[:refill].astype(np.int32)
+            rows = _put(rows, prefill(*take(refill), size=width), free, jnp.int32(column))
+        elif running == 0:
+            break
+        elif running <= least:
+            # Rows that run come first, in their order; where fewer are left than there is room, stopped ones fill up.
+            rows = _take(rows, np.argsort(stopped, kind="stable")[:least].astype(np.int32))
+        else:
+            # No column is left. Those before the oldest row's prompt are nobody's; the cache grows where they are few.
+            unused = int(begun[~stopped].min()) - width
+            if unused > spare:
+                rows, column = _shift(rows, jnp.int32(unused)), column - unused
+            else:
+                size = min(longest, 2 * size - width)
+                rows = _widen(rows, size=size)
+    lengths = np.sum(found != pad_id, axis=1)
+    last = np.take_along_axis(found, lengths[:, None] - 1, axis=1)[:, 0]
+    return Generated(np.repeat(prompts, generations, axis=0), found, lengths, ~np.isin(last, stop_ids))
 
 
 def _spread(prompts: np.ndarray, state: Any) -> jax.Array:
@@ -109,85 +175,137 @@ def _spread(prompts: np.ndarray, state: Any) -> jax.Array:
     return jax.device_put(prompts, jax.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec("fsdp")))
 
 
-def batch_sizes(rows: int) -> tuple[int, ...]:
-    """The sizes that a batch goes through as its rows stop: 1,024 → 1,024, 256, 64."""
-    sizes = [rows]
-    while sizes[-1] >= 4 * SMALLEST_BATCH:
-        sizes.append(sizes[-1] // 4)
-    return tuple(sizes)
+def next_size(rows: int, max_tokens: int) -> int:
+    """What a batch of so many rows is cut to as they stop, 0 where they all stop first: 1,024 → 256 → 64 → 0."""
+    smallest = SMALLEST_BATCH if max_tokens <= CACHE_BUCKET else SMALLEST_BATCH_IF_LONG
+    return rows // 4 if rows >= 4 * smallest else 0
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        "graphdef", "sizes", "generations", "max_tokens", "stop_ids", "pad_id", "greedy", "top_k", "top_p",
-    ),
-)  # fmt: skip
-def _generate(
-    graphdef: Any, state: Any, prompts: jax.Array, key: jax.Array, first_row: jax.Array, temperature: jax.Array, *,
-    sizes: tuple[int, ...], generations: int, max_tokens: int, stop_ids: tuple[int, ...], pad_id: int, greedy: bool,
-    top_k: int, top_p: float,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+@functools.partial(jax.jit, static_argnames=("graphdef", "generations", "tokens", "size", "pad_id"))
+def _prefill(
+    graphdef: Any, state: Any, prompts: jax.Array, first_row: jax.Array, *, key: jax.Array, generations: int,
+    tokens: int, size: int, pad_id: int,
+) -> _Rows:  # fmt: skip
+    """Rows that begin right after their prompts [B, P], in a cache of that many columns. An empty one has stopped."""
     model = nnx.merge(graphdef, state)
     batch, width = prompts.shape
-    rows, cache_size = batch * generations, width + max_tokens
     is_prompt = prompts != pad_id
-    prompt_lengths = jnp.sum(is_prompt, axis=1)
-
-    # Prefill: attention over the cache [B, P, width + max_tokens], of which only the prompt is written.
     positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
     causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
-    mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
-    hidden, cache = model(prompts, positions, empty_cache(model, batch, cache_size), mask, return_hidden=True)
+    mask = jnp.pad(causal, ((0, 0), (0, 0), (0, size - width)))
+    hidden, cache = model(prompts, positions, empty_cache(model, batch, size), mask, return_hidden=True)
     logits = model.decode(hidden[:, -1])
 
     repeat = functools.partial(jnp.repeat, repeats=generations, axis=0)
-    numbers = jnp.arange(rows)
-    running = _Rows(
+    numbers = first_row + jnp.arange(batch * generations)
+    prompt_length = repeat(jnp.sum(is_prompt, axis=1))
+    return _Rows(
         number=numbers,
-        key=jax.vmap(lambda row: jax.random.fold_in(key, row))(first_row + numbers),
-        prompt_length=repeat(prompt_lengths),
-        is_visible=jnp.pad(repeat(is_prompt), ((0, 0), (0, max_tokens))),
+        key=jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers),
+        prompt_length=prompt_length,
+        begun=jnp.full(batch * generations, width),
+        is_visible=jnp.pad(repeat(is_prompt), ((0, 0), (0, size - width))),
         logits=repeat(logits),
         cache=jax.tree.map(repeat, cache),
-        has_stopped=jnp.zeros(rows, bool),
+        tokens=jnp.full((batch * generations, tokens), pad_id, jnp.int32),
+        has_stopped=prompt_length == 0,
     )
-    stops = jnp.asarray(stop_ids)
 
-    def advance(carry: tuple[jax.Array, jax.Array, _Rows]) -> tuple[jax.Array, jax.Array, _Rows]:
-        step, tokens, rows = carry
+
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "stop_ids", "pad_id", "greedy", "top_k", "top_p"), donate_argnames=("rows",)
+)
+def _advance(
+    graphdef: Any, state: Any, rows: _Rows, column: jax.Array, least: jax.Array, *, temperature: jax.Array,
+    stop_ids: tuple[int, ...], pad_id: int, greedy: bool, top_k: int, top_p: float,
+) -> tuple[_Rows, jax.Array]:  # fmt: skip
+    """Steps from that column on, until no more than `least` rows run or the cache is full; the rows and the column."""
+    stops, size, most = jnp.asarray(stop_ids), rows.is_visible.shape[1], rows.tokens.shape[1]
+
+    def is_crowded(carry: tuple[jax.Array, _Rows]) -> jax.Array:
+        column, rows = carry
+        return (column < size) & (jnp.sum(~rows.has_stopped) > least)
+
+    def advance(carry: tuple[jax.Array, _Rows]) -> tuple[jax.Array, _Rows]:
+        column, rows = carry
+        step = column - rows.begun
         model = nnx.merge(graphdef, state)  # Qwix sets attributes: this trace needs its own
         # A sampled pad would look like the end of a row.
         chosen = choose(
-            rows.logits.at[:, pad_id].set(-jnp.inf), jax.vmap(lambda k: jax.random.fold_in(k, step))(rows.key),
+            rows.logits.at[:, pad_id].set(-jnp.inf), jax.vmap(jax.random.fold_in)(rows.key, step),
             greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p,
         )  # fmt: skip
         chosen = jnp.where(rows.has_stopped, pad_id, chosen).astype(jnp.int32)
-        is_visible = rows.is_visible.at[:, width + step].set(True)
+        is_visible = rows.is_visible.at[:, column].set(True)
         hidden, cache = model(
             chosen[:, None], (rows.prompt_length + step)[:, None], rows.cache, is_visible[:, None, :],
             return_hidden=True,
         )  # fmt: skip
-        rows = rows._replace(
+        written = jnp.where(rows.has_stopped, most, step)  # beyond the end: not at all
+        return column + 1, rows._replace(
             is_visible=is_visible, logits=model.decode(hidden[:, 0]), cache=cache,
-            has_stopped=rows.has_stopped | jnp.isin(chosen, stops),
+            tokens=rows.tokens.at[jnp.arange(len(chosen)), written].set(chosen, mode="drop"),
+            has_stopped=rows.has_stopped | jnp.isin(chosen, stops) | (step + 1 >= most),
         )  # fmt: skip
-        return step + 1, tokens.at[rows.number, step].set(chosen), rows
 
-    carry = jnp.int32(0), jnp.full((rows, max_tokens), pad_id, jnp.int32), running
-    for next_size in (*sizes[1:], 0):
+    column, rows = jax.lax.while_loop(is_crowded, advance, (column, rows))
+    return rows, column
 
-        def is_crowded(carry: tuple[jax.Array, jax.Array, _Rows], next_size: int = next_size) -> jax.Array:
-            step, _, rows = carry
-            return (step < max_tokens) & (jnp.sum(~rows.has_stopped) > next_size)
 
-        step, tokens, running = jax.lax.while_loop(is_crowded, advance, carry)
-        # Rows that run come first, in their order; where fewer are left than there is room, stopped ones fill up.
-        kept = jnp.argsort(running.has_stopped, stable=True)[:next_size]
-        carry = step, tokens, jax.tree.map(lambda leaf, kept=kept: leaf[kept], running)
-    lengths = jnp.sum(tokens != pad_id, axis=1)
-    last = jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
-    return tokens, lengths, ~jnp.isin(last, stops)
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(rows: _Rows, new: _Rows, slots: jax.Array, column: jax.Array) -> _Rows:
+    """New rows in these slots, with their prompts right before the column that comes next."""
+    width = new.is_visible.shape[1]
+
+    def place(leaf: jax.Array, part: jax.Array) -> jax.Array:
+        """[N, P, ...] into the columns of zeros of [N, columns, ...]."""
+        room = jnp.zeros((len(part), *leaf.shape[1:]), leaf.dtype)
+        return jax.lax.dynamic_update_slice(room, part, (0, column - width, *[0] * (leaf.ndim - 2)))
+
+    cache = {
+        name: {
+            "k": place(rows.cache[name]["k"], layer["k"]),
+            "v": place(rows.cache[name]["v"], layer["v"]),
+            "end_index": jnp.full_like(layer["end_index"], column),
+        }
+        for name, layer in new.cache.items()
+    }
+    new = new._replace(
+        begun=jnp.full_like(new.begun, column), is_visible=place(rows.is_visible, new.is_visible), cache=cache
+    )
+    return jax.tree.map(lambda leaf, part: leaf.at[slots].set(part), rows, new)
+
+
+@jax.jit
+def _take(rows: _Rows, slots: jax.Array) -> _Rows:
+    return jax.tree.map(lambda leaf: leaf[slots], rows)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _shift(rows: _Rows, unused: jax.Array) -> _Rows:
+    """Without the first columns, and as many empty ones at the end."""
+    size = rows.is_visible.shape[1]
+    cache = {
+        name: {
+            "k": jnp.roll(layer["k"], -unused, axis=1),
+            "v": jnp.roll(layer["v"], -unused, axis=1),
+            "end_index": layer["end_index"] - unused,
+        }
+        for name, layer in rows.cache.items()
+    }
+    is_visible = jnp.roll(rows.is_visible, -unused, axis=1) & (jnp.arange(size) < size - unused)
+    return rows._replace(begun=rows.begun - unused, is_visible=is_visible, cache=cache)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _widen(rows: _Rows, *, size: int) -> _Rows:
+    more = size - rows.is_visible.shape[1]
+
+    def widen(leaf: jax.Array) -> jax.Array:
+        return jnp.pad(leaf, ((0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)))
+
+    cache = {name: {**layer, "k": widen(layer["k"]), "v": widen(layer["v"])} for name, layer in rows.cache.items()}
+    return rows._replace(is_visible=widen(rows.is_visible), cache=cache)
 
 
 def choose(
@@ -237,9 +355,9 @@ def empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, 
 
 @dataclass(frozen=True)
 class Completer:
-    """Completes lists of problems in calls of one shape, with a bar.
+    """Completes lists of problems, rows_per_call rows at a time, with a bar.
 
-    prompt_tokens is the width that prompts are padded to: all lists then share one compiled program.
+    prompt_tokens is the width that prompts are padded to: all lists then share their compiled programs.
     """
 
     model: nnx.Module
@@ -260,17 +378,12 @@ class Completer:
         if not problems:
             return []
         pad_id, per_call = self.tokenizer.pad_id(), max(1, self.rows_per_call // generations)
-        # The last call is filled up with BOS alone.
-        ids = [*map(self.ids, problems), *[[self.tokenizer.bos_id()]] * (-len(problems) % per_call)]
-        prompts = left_pad(ids, pad_id=pad_id, width=self.prompt_tokens)
-        completions: list[Completion] = []
+        prompts = left_pad([*map(self.ids, problems)], pad_id=pad_id, width=self.prompt_tokens)
         with Steps(name, len(problems)) as bar:
-            for start in range(0, len(prompts), per_call):
-                generated = generate(
-                    self.model, prompts[start : start + per_call], key=key, sampling=sampling,
-                    generations=generations, max_tokens=self.max_tokens, stop_ids=self.stop_ids, pad_id=pad_id,
-                    first_row=start * generations,
-                )  # fmt: skip
-                completions += generated.completions(self.tokenizer, self.stop_ids)
-                bar.update(min(start + per_call, len(problems)), "greedy" if sampling.greedy else "sampled")
+            generated = generate(
+                self.model, prompts, key=key, sampling=sampling, generations=generations, max_tokens=self.max_tokens,
+                stop_ids=self.stop_ids, pad_id=pad_id, slots=per_call * generations,
+                on_rows=lambda rows: bar.update(rows // generations, "greedy" if sampling.greedy else "sampled"),
+            )  # fmt: skip
+        completions = generated.completions(self.tokenizer, self.stop_ids)
         return [completions[i * generations : (i + 1) * generations] for i in range(len(problems))]

@@ -103,21 +103,43 @@ def test_texts_are_without_the_stop_token(words):
     assert (truncated.text, truncated.truncated) == (words.decode([*ids, ids[0], ids[0]]), True)
 
 
-# ----------------------------------------------------------------------------------------------- shrinking batch
+# ------------------------------------------------------------------------------------- slots, batches and columns
 
 
-def test_a_batch_is_quartered_down_to_the_smallest(monkeypatch):
-    monkeypatch.setattr(rollout, "SMALLEST_BATCH", 32)
-    assert rollout.batch_sizes(1024) == (1024, 256, 64)
-    assert rollout.batch_sizes(130) == (130, 32)
-    assert rollout.batch_sizes(127) == (127,)
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many rows each decode step advances."""
+    found: list[int] = []
+    choose = rollout.choose
+
+    def recording(logits, keys, **options):
+        jax.debug.callback(lambda _: found.append(len(logits)), logits[0, 0], ordered=True)
+        return choose(logits, keys, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout, "choose", recording)
+        rollout._advance.clear_cache()  # what was traced before doesn't record
+        yield found
+    rollout._advance.clear_cache()
+
+
+def assert_same(found: rollout.Generated, wanted: rollout.Generated) -> None:
+    for name in ("prompt_tokens", "tokens", "lengths", "is_truncated"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
+def test_a_batch_is_quartered_down_to_the_smallest():
+    assert [rollout.next_size(rows, 112) for rows in (1024, 256, 130, 128, 127, 64)] == [256, 64, 32, 32, 0, 0]
+    # A row that never stops is taken along alone, or nearly so, where it may write 257 tokens or more.
+    assert [rollout.next_size(rows, 256) for rows in (64, 16)] == [0, 0]
+    assert [rollout.next_size(rows, 257) for rows in (64, 16, 15, 4)] == [16, 4, 0, 0]
 
 
 # Greedily, this model writes one token over and over.
 @pytest.mark.parametrize(
     ("sampling", "stopped"), [(SAMPLED, (0, 1, 2, 3)), (GREEDY, (0, 1, 2))], ids=["sampled", "greedy"]
 )
-def test_leaving_out_rows_that_have_stopped_changes_no_token(model, monkeypatch, sampling, stopped):
+def test_leaving_out_rows_that_have_stopped_changes_no_token(model, monkeypatch, sizes, sampling, stopped):
     # Four prompts twice; what some write after 3, 6, 9 and 12 tokens is a stop: rows end at different steps.
     options = {"sampling": sampling, "generations": 2}
     monkeypatch.setattr(rollout, "SMALLEST_BATCH", 8)
@@ -126,22 +148,77 @@ def test_leaving_out_rows_that_have_stopped_changes_no_token(model, monkeypatch,
     whole = generate(model, PROMPTS, **options)
     assert len(set(whole.lengths.tolist())) > 1
 
-    choose, sizes = rollout.choose, []
-
-    def recording(logits, keys, **options):
-        jax.debug.callback(lambda _: sizes.append(len(logits)), logits[0, 0], ordered=True)
-        return choose(logits, keys, **options)
-
-    monkeypatch.setattr(rollout, "choose", recording)
+    jax.effects_barrier()
+    sizes.clear()
     monkeypatch.setattr(rollout, "SMALLEST_BATCH", 1)
     shrinking = generate(model, PROMPTS, **options)
     jax.effects_barrier()
-    for name in ("tokens", "lengths", "is_truncated"):
-        np.testing.assert_array_equal(getattr(shrinking, name), getattr(whole, name))
+    assert_same(shrinking, whole)
     # A step costs 2 rows instead of 8 as soon as no more than 2 still run.
     running = [int((whole.lengths > step).sum()) for step in range(whole.lengths.max())]
     assert sizes == [2 if rows <= 2 else 8 for rows in running]
     assert {*sizes} == {8, 2}
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, int]:
+    calls = dict.fromkeys(names, 0)
+
+    def count(name: str) -> None:
+        function = getattr(rollout, name)
+
+        def counting(*args: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return function(*args, **options)
+
+        monkeypatch.setattr(rollout, name, counting)
+
+    for name in names:
+        count(name)
+    return calls
+
+
+@pytest.mark.parametrize("bucket", [256, 4], ids=["one cache", "a cache that grows"])
+@pytest.mark.parametrize(("sampling", "generations"), [(SAMPLED, 2), (GREEDY, 1)], ids=["sampled", "greedy"])
+def test_waiting_prompts_where_rows_have_stopped_change_no_token(
+    model, monkeypatch, sizes, sampling, generations, bucket
+):
+    prompts = [*PROMPTS, *PROMPTS[::-1], *PROMPTS[1:]]  # 11, which 4 slots don't divide
+    options: dict[str, Any] = {"sampling": sampling, "generations": generations}
+    # Sampled, a tenth of the tokens ends a row; greedily, every token after the first two prompts.
+    free = generate(model, prompts, **options, stop_ids=())
+    stops = {int(token) for token in free.tokens[: 2 * generations, 0]} if sampling.greedy else range(50, 56)
+    options["stop_ids"] = tuple(stops)
+    whole = generate(model, prompts, **options)
+    assert {1, TOKENS} <= {*whole.lengths.tolist()}
+
+    jax.effects_barrier()
+    sizes.clear()
+    monkeypatch.setattr(rollout, "CACHE_BUCKET", bucket)
+    monkeypatch.setattr(rollout, "SMALLEST_BATCH_IF_LONG", 4)  # 4 slots are never cut to 1
+    calls, told = counted(monkeypatch, "_put", "_shift", "_widen"), []
+    found = generate(model, prompts, **options, slots=4, on_rows=told.append)
+    jax.effects_barrier()
+    assert_same(found, whole)
+    assert calls["_put"] == len(prompts) - 4 // generations  # one prompt a refill, after those of the first prefill
+    assert calls["_shift"] > 0
+    assert (calls["_widen"] > 0) == (bucket == 4)
+    assert told == sorted(told)
+    assert told[-1] == len(prompts) * generations
+    # In calls of 4, each lasts as long as its longest row; the slots are kept busy instead.
+    assert {*sizes} == {4}
+    assert len(sizes) < sum(whole.lengths[i : i + 4].max() for i in range(0, len(whole.lengths), 4))
+
+
+def test_a_cache_that_grows_changes_no_token(model, monkeypatch):
+    whole = generate(model, PROMPTS, stop_ids=())
+    monkeypatch.setattr(rollout, "CACHE_BUCKET", 5)
+    calls = counted(monkeypatch, "_widen", "_shift")
+    assert_same(generate(model, PROMPTS, stop_ids=()), whole)
+    assert calls == {"_widen": 2, "_shift": 0}  # 5 columns for 16 tokens, then 10, then 16
+
+
+def test_more_slots_than_rows_change_no_token(model):
+    assert_same(generate(model, PROMPTS[:3], slots=8), generate(model, PROMPTS[:3]))
 
 
 # ------------------------------------------------------------------------------------------------------- noise
@@ -269,11 +346,13 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
         return choose(logits, keys, **options)
 
     monkeypatch.setattr(rollout, "choose", recording)
+    rollout._advance.clear_cache()
     found = rollout.generate(
         model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), sampling=SAMPLED, generations=1,
         max_tokens=steps, stop_ids=(), pad_id=PAD,
     )  # fmt: skip
     jax.effects_barrier()
+    rollout._advance.clear_cache()
     rows = rl.lay_out(found, pad_id=PAD)
     trained = rl.completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
     assert len(seen) == steps
