@@ -136,7 +136,8 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     from showwork import tokenizer, tunix_adapter
     from showwork.models import checkpoints
     from showwork.models.specs import MODELS
-    from showwork.problems import cleaning, generator
+    from showwork.problems import cleaning
+    from showwork.sources import generator
 
     def clean(rows: Sequence[bytes], split: str) -> list[Any]:
         return cleaning.clean_lines(rows, split=split, annotation_style="readable").problems
@@ -169,7 +170,7 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
 
 
 def _examples(problems: Sequence[Any], words: Any) -> list[Any]:
-    from showwork.problems.answers import render_completion
+    from showwork.reading.answers import render_completion
     from showwork.training import data
 
     completions = [render_completion(problem.reasoning, problem.answer) for problem in problems]

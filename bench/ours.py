@@ -55,7 +55,7 @@ def sft(folder: Path, gate: Gate) -> None:
         # Packed anew at every step, as in earnest.
         while True:
             jax.block_until_ready(nnx.state(model))  # or the step would go on while others take theirs
-            trainer._tell()
+            trainer.tell()
             gate.wait(**facts)
             yield from data.micro_batches(iter(packed()), rows_per_step=rows, micro_batch_rows=rows)
 

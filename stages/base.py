@@ -9,9 +9,9 @@ import jax
 from showwork import config, stage, tokenizer, tunix_adapter
 from showwork.errors import UserError
 from showwork.files import write_csv, write_json
-from showwork.models import checkpoints, sources
+from showwork.models import checkpoints, weights
 from showwork.models.specs import MODELS, PUBLISHED
-from showwork.problems.drills import drills
+from showwork.sources.drills import drills
 from showwork.training import data, sft
 from showwork.training.curves import Curve
 
@@ -34,7 +34,7 @@ def main() -> None:
 def bring_in(params: config.Params) -> None:
     """Published weights, text alone, in the dtype of model.dtype."""
     words = tokenizer.load(TOKENIZER)
-    source = sources.fetch(params.base.weights, sources.WEIGHTS)
+    source = weights.fetch(params.base.weights, weights.WEIGHTS)
     checkpoints.convert(
         source.folder, OUT, spec=MODELS[params.model.name], vocabulary=len(words), dtype=params.model.dtype,
         stop_ids=words.stop_ids(),

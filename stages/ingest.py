@@ -7,7 +7,7 @@ from pathlib import Path
 
 from showwork import config, stage
 from showwork.files import write_json
-from showwork.problems import generator, sources
+from showwork.sources import generator, raw
 
 RAW = Path("data/raw")
 
@@ -21,21 +21,21 @@ def main() -> None:
                 seed=data.seed, train_rows=data.train_rows, test_rows=data.test_rows, shifted_rows=data.shifted_rows,
                 difficulty=data.difficulty,
             )  # fmt: skip
-            provenance = {split: sources.write_generated(rows[split], RAW / f"{split}.jsonl") for split in rows}
+            provenance = {split: raw.write_generated(rows[split], RAW / f"{split}.jsonl") for split in rows}
         case "jsonl":
-            provenance = {"train": sources.copy_jsonl([Path(file) for file in data.train_files], paths["train"])}
+            provenance = {"train": raw.copy_jsonl([Path(file) for file in data.train_files], paths["train"])}
             if data.hold_out_rows:
-                provenance |= sources.hold_out(paths["train"], paths["test"], rows=data.hold_out_rows)
+                provenance |= raw.hold_out(paths["train"], paths["test"], rows=data.hold_out_rows)
             else:
-                provenance["test"] = sources.copy_jsonl([Path(file) for file in data.test_files], paths["test"])
+                provenance["test"] = raw.copy_jsonl([Path(file) for file in data.test_files], paths["test"])
         case "hub":
             provenance = {
-                split: sources.download_hub(data.repo, data.config, data.revision, split, path)
+                split: raw.download_hub(data.repo, data.config, data.revision, split, path)
                 for split, path in paths.items()
             }
     if data.basic_maths_files:
         tables = [Path(file) for file in data.basic_maths_files]
-        provenance["basic_maths"] = sources.append_basic_maths(tables, paths["train"])
+        provenance["basic_maths"] = raw.append_basic_maths(tables, paths["train"])
     write_json(RAW / "provenance.json", {"source": data.model_dump(), **provenance})
 
 

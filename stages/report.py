@@ -19,7 +19,7 @@ from showwork.report import gains
 from showwork.report.charts import curves_svg
 from showwork.report.markdown import flatten, render
 from showwork.report.page import render_page
-from showwork.report.seeds import read
+from showwork.report.seed_table import read
 from showwork.report.tables import TERMINAL, accuracy_by_steps, arm_table, display, outcomes
 
 PACKAGES = ("showwork", "jax", "flax", "google-tunix", "qwix", "optax", "sentencepiece", "scipy")

@@ -5,7 +5,7 @@ from pathlib import Path
 from showwork import config, stage, tokenizer
 from showwork.errors import UserError
 from showwork.files import read_jsonl
-from showwork.models import sources
+from showwork.models import weights
 from showwork.problems.styles import STYLES, render
 from showwork.records import Problem
 
@@ -20,7 +20,7 @@ def texts(split: str) -> list[str]:
 def main() -> None:
     params = config.load()
     if params.base.weights:
-        source = sources.fetch(params.base.weights, tokenizer.FILES).folder
+        source = weights.fetch(params.base.weights, tokenizer.FILES).folder
         words = tokenizer.load_published(source)
         tokenizer.copy(source, OUT)
     else:

@@ -10,8 +10,8 @@ import pytest
 from showwork import probes
 from showwork.config import Probes
 from showwork.evaluation.scoring import auroc, is_faithful, score_arm, score_probes
-from showwork.problems.answers import render_completion
-from showwork.problems.dual import write_monologue
+from showwork.reading.answers import render_completion
+from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
 
 APPLES = Problem(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from showwork import tokenizer as tokenizers
 from showwork.errors import UserError
-from showwork.problems.answers import TAGS, render_completion
 from showwork.prompts import TURN_CLOSE, TURN_OPEN, render_prompt
+from showwork.reading.answers import TAGS, render_completion
 
 TEXTS = (
     "Tom has 5 apples and buys 3 more. How many apples does he have?",

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, canonical_number, extract_answer
-from showwork.problems.arithmetic import FoundEquation, find_equations
-from showwork.problems.dual import HEADINGS
-from showwork.problems.expressions import NUMBER
-from showwork.problems.quantities import operands
+from showwork.reading.answers import ANSWER_CLOSE, ANSWER_OPEN, canonical_number, extract_answer
+from showwork.reading.arithmetic import FoundEquation, find_equations
+from showwork.reading.dual import HEADINGS
+from showwork.reading.expressions import NUMBER
+from showwork.reading.quantities import operands
 from showwork.records import Problem
 
 _SANITY_CHECK = f"\n{HEADINGS[-1]}"

@@ -5,7 +5,7 @@ and how far back in its window by distances between columns. So rows of any age 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,8 +109,9 @@ def generate(
     graphdef, state = nnx.split(model)
     width, total = prompts.shape[1], len(prompts) * generations
     slots = slots or total
-    # A quarter at a time: each refill is a prefill, and may find no fewer rows than that.
+    # Waiting prompts go on a quarter of the slots at a time, so that all prefills of them share one program.
     refill = max(1, slots // (4 * generations)) * generations
+    # Columns more than the longest row needs: a full cache can then be shifted by more than so many.
     spare = min(max_tokens, CACHE_BUCKET) // 2 if slots < total else 0
     longest = width + max_tokens + spare
     prefill = functools.partial(
@@ -138,7 +139,7 @@ def generate(
         is_waiting = begun_prompts < len(prompts)
         count = len(rows.number)
         least = count - refill if is_waiting else next_size(count, max_tokens)
-        rows, column = advance(rows, jnp.int32(column), jnp.int32(least))
+        rows, column = advance(rows, jnp.int32(column), until=jnp.int32(size), least=jnp.int32(least))
         column, number, tokens, begun, stopped = jax.device_get(
             (column, rows.number, rows.tokens, rows.begun, rows.has_stopped)
         )
@@ -167,6 +168,27 @@ def generate(
     return Generated(np.repeat(prompts, generations, axis=0), found, lengths, ~np.isin(last, stop_ids))
 
 
+def stream(
+    model: nnx.Module, prompt: Sequence[int], *, max_tokens: int, stop_ids: Sequence[int], pad_id: int
+) -> Iterator[int]:
+    """The greedy completion of one prompt, token by token, the stop token last: the tokens that generate gives."""
+    graphdef, state = nnx.split(model)
+    prompts = left_pad([prompt], pad_id=pad_id)
+    width = prompts.shape[1]
+    rows = _prefill(
+        graphdef, state, prompts, jnp.int32(0), key=jax.random.key(0), generations=1, tokens=max_tokens,
+        size=width + max_tokens, pad_id=pad_id,
+    )  # fmt: skip
+    for column in range(width, width + max_tokens):
+        rows, _ = _advance(
+            graphdef, state, rows, jnp.int32(column), until=jnp.int32(column + 1), least=jnp.int32(0),
+            temperature=jnp.float32(1), stop_ids=tuple(stop_ids), pad_id=pad_id, greedy=True, top_k=0, top_p=1.0,
+        )  # fmt: skip
+        yield int(rows.tokens[0, column - width])
+        if rows.has_stopped[0]:
+            return
+
+
 def _spread(prompts: np.ndarray, state: Any) -> jax.Array:
     """The prompts, shared out over the devices that the weights lie on: each would complete them all otherwise."""
     sharding = jax.tree.leaves(state)[0].sharding
@@ -193,7 +215,7 @@ def _prefill(
     positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
     causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
     mask = jnp.pad(causal, ((0, 0), (0, 0), (0, size - width)))
-    hidden, cache = model(prompts, positions, empty_cache(model, batch, size), mask, return_hidden=True)
+    hidden, cache = model(prompts, positions, _empty_cache(model, batch, size), mask, return_hidden=True)
     logits = model.decode(hidden[:, -1])
 
     repeat = functools.partial(jnp.repeat, repeats=generations, axis=0)
@@ -216,15 +238,20 @@ def _prefill(
     jax.jit, static_argnames=("graphdef", "stop_ids", "pad_id", "greedy", "top_k", "top_p"), donate_argnames=("rows",)
 )
 def _advance(
-    graphdef: Any, state: Any, rows: _Rows, column: jax.Array, least: jax.Array, *, temperature: jax.Array,
-    stop_ids: tuple[int, ...], pad_id: int, greedy: bool, top_k: int, top_p: float,
+    graphdef: Any, state: Any, rows: _Rows, column: jax.Array, *, until: jax.Array, least: jax.Array,
+    temperature: jax.Array, stop_ids: tuple[int, ...], pad_id: int, greedy: bool, top_k: int, top_p: float,
 ) -> tuple[_Rows, jax.Array]:  # fmt: skip
-    """Steps from that column on, until no more than `least` rows run or the cache is full; the rows and the column."""
-    stops, size, most = jnp.asarray(stop_ids), rows.is_visible.shape[1], rows.tokens.shape[1]
+    """Steps from one column to another, or until no more than `least` rows run; the rows, and the column reached."""
+    stops, most = jnp.asarray(stop_ids), rows.tokens.shape[1]
+    # Where the model writes. Whatever moved columns left this to be set here.
+    ends = {
+        name: layer | {"end_index": jnp.full_like(layer["end_index"], column)} for name, layer in rows.cache.items()
+    }
+    rows = rows._replace(cache=ends)
 
     def is_crowded(carry: tuple[jax.Array, _Rows]) -> jax.Array:
         column, rows = carry
-        return (column < size) & (jnp.sum(~rows.has_stopped) > least)
+        return (column < until) & (jnp.sum(~rows.has_stopped) > least)
 
     def advance(carry: tuple[jax.Array, _Rows]) -> tuple[jax.Array, _Rows]:
         column, rows = carry
@@ -257,22 +284,12 @@ def _put(rows: _Rows, new: _Rows, slots: jax.Array, column: jax.Array) -> _Rows:
     """New rows in these slots, with their prompts right before the column that comes next."""
     width = new.is_visible.shape[1]
 
-    def place(leaf: jax.Array, part: jax.Array) -> jax.Array:
+    def place(part: jax.Array, leaf: jax.Array) -> jax.Array:
         """[N, P, ...] into the columns of zeros of [N, columns, ...]."""
         room = jnp.zeros((len(part), *leaf.shape[1:]), leaf.dtype)
         return jax.lax.dynamic_update_slice(room, part, (0, column - width, *[0] * (leaf.ndim - 2)))
 
-    cache = {
-        name: {
-            "k": place(rows.cache[name]["k"], layer["k"]),
-            "v": place(rows.cache[name]["v"], layer["v"]),
-            "end_index": jnp.full_like(layer["end_index"], column),
-        }
-        for name, layer in new.cache.items()
-    }
-    new = new._replace(
-        begun=jnp.full_like(new.begun, column), is_visible=place(rows.is_visible, new.is_visible), cache=cache
-    )
+    new = _columns(place, new, rows)._replace(begun=jnp.full_like(new.begun, column))
     return jax.tree.map(lambda leaf, part: leaf.at[slots].set(part), rows, new)
 
 
@@ -284,28 +301,24 @@ def _take(rows: _Rows, slots: jax.Array) -> _Rows:
 @functools.partial(jax.jit, donate_argnums=0)
 def _shift(rows: _Rows, unused: jax.Array) -> _Rows:
     """Without the first columns, and as many empty ones at the end."""
+    rows = _columns(lambda leaf: jnp.roll(leaf, -unused, axis=1), rows)
     size = rows.is_visible.shape[1]
-    cache = {
-        name: {
-            "k": jnp.roll(layer["k"], -unused, axis=1),
-            "v": jnp.roll(layer["v"], -unused, axis=1),
-            "end_index": layer["end_index"] - unused,
-        }
-        for name, layer in rows.cache.items()
-    }
-    is_visible = jnp.roll(rows.is_visible, -unused, axis=1) & (jnp.arange(size) < size - unused)
-    return rows._replace(begun=rows.begun - unused, is_visible=is_visible, cache=cache)
+    return rows._replace(begun=rows.begun - unused, is_visible=rows.is_visible & (jnp.arange(size) < size - unused))
 
 
 @functools.partial(jax.jit, static_argnames="size")
 def _widen(rows: _Rows, *, size: int) -> _Rows:
     more = size - rows.is_visible.shape[1]
+    return _columns(lambda leaf: jnp.pad(leaf, ((0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2))), rows)
 
-    def widen(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, ((0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)))
 
-    cache = {name: {**layer, "k": widen(layer["k"]), "v": widen(layer["v"])} for name, layer in rows.cache.items()}
-    return rows._replace(is_visible=widen(rows.is_visible), cache=cache)
+def _columns(function: Callable[..., jax.Array], rows: _Rows, *others: _Rows) -> _Rows:
+    """rows with the function's value for all that has columns, [N, columns, ...]; it gets that of the others too."""
+    cache = {
+        name: layer | {part: function(layer[part], *(other.cache[name][part] for other in others)) for part in "kv"}
+        for name, layer in rows.cache.items()
+    }
+    return rows._replace(is_visible=function(rows.is_visible, *(other.is_visible for other in others)), cache=cache)
 
 
 def choose(
@@ -339,7 +352,7 @@ def choose(
     return jnp.argmax(cumulative > draw, axis=-1)
 
 
-def empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, jax.Array]]:
+def _empty_cache(model: nnx.Module, rows: int, size: int) -> dict[str, dict[str, jax.Array]]:
     config = model.config
     shape = (rows, size, config.num_kv_heads, config.head_dim)
     dtype = model.embedder.input_embedding.dtype

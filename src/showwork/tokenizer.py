@@ -8,9 +8,9 @@ import sentencepiece
 
 from showwork.errors import UserError
 from showwork.files import read_json, write_bytes, write_json
-from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
-from showwork.problems.dual import CALC, HEADINGS
 from showwork.prompts import CHAT_TEMPLATE, TURN_CLOSE, TURN_OPEN, render_prompt
+from showwork.reading.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
+from showwork.reading.dual import CALC, HEADINGS
 
 MODEL_FILE = "tokenizer.model"
 # SentencePiece's model is what is read here; the rest is for whoever opens the folder with transformers.

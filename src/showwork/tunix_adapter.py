@@ -179,7 +179,7 @@ def _read(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Arra
 def _run_layers(
     model: nnx.Module, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array
 ) -> tuple[jax.Array, Any]:
-    new_cache = None if cache is None else {}
+    caches = {}
     x = model.embedder.encode(tokens)
     for i, layer in enumerate(model.layers):
         name = f"layer_{i}"
@@ -188,10 +188,8 @@ def _run_layers(
         # merged under a gradient.
         is_rematerialised = cache is None and layer.config.remat_config.name != "NONE"
         run = jax.checkpoint(_layer, static_argnums=0) if is_rematerialised else _layer
-        layer_cache, x = run(graphdef, state, x, positions, None if cache is None else cache[name], mask)
-        if cache is not None:
-            new_cache[name] = layer_cache
-    return model.final_norm(x), new_cache
+        caches[name], x = run(graphdef, state, x, positions, cache and cache[name], mask)
+    return model.final_norm(x), cache and caches
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -541,27 +539,28 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
         self._train_aux.append(aux)
         if len(self._train_aux) == self._micro_batches:
             # Of the step before: to ask for this one's numbers now is to wait for them, and the devices then wait too.
-            self._tell()
+            self.tell()
             self._untold = (self.train_steps + 1, self._train_aux)
             self._train_aux = []
             if (self.train_steps + 1) % self._checkpoint_every_steps == 0:
-                self._tell()  # before Tunix saves its checkpoint, so that the record is never behind the weights
+                self.tell()  # before Tunix saves its checkpoint, so that the record is never behind the weights
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Of the last step, if on_step was not told of it yet; waits for its numbers."""
         if self._untold is not None:
             step, auxes = self._untold
             self._untold = None
             self._on_step(step, jax.device_get(auxes))
 
     def close(self) -> None:
-        self._tell()
+        self.tell()
         super().close()  # saves the last checkpoint
 
     def _post_process_eval_step(self, aux: Any) -> None:
         self._eval_aux.append(aux)
 
     def _run_eval(self, eval_ds: Iterable[Any], eval_step_fn: Callable[..., Any]) -> None:
-        self._tell()
+        self.tell()
         super()._run_eval(eval_ds, eval_step_fn)
         self._on_validation(self.train_steps, jax.device_get(self._eval_aux))
         self._eval_aux = []
@@ -679,7 +678,7 @@ def train_groups(
         # Only whole steps are saved: a resumed run could not repeat the rest of the iterations.
         checkpointing_options=_checkpointing(checkpoint_every_steps * iterations),
     )
-    training.gradient_accumulation_steps = _accumulated(micro_batches)
+    training.gradient_accumulation_steps = _accumulated(micro_batches)  # it takes none when it is made
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
     cluster = rl_cluster.RLCluster(
         actor=model,

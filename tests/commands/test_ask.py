@@ -123,11 +123,11 @@ def test_the_stream_is_what_generate_gives_up_to_the_stop_token(trained: Path) -
     )  # fmt: skip
     wanted = found.tokens[0].tolist()
     assert np.unique(wanted).size > 2
-    streaming = ask.stream(model, prompt, max_tokens=12, stop_ids=(), pad_id=0)
+    streaming = rollout.stream(model, prompt, max_tokens=12, stop_ids=(), pad_id=0)
     assert next(streaming) == wanted[0]  # before the others are made
     assert [wanted[0], *streaming] == wanted
     stop = next(token for token in wanted if token != wanted[0])
-    stopped = list(ask.stream(model, prompt, max_tokens=12, stop_ids=(stop,), pad_id=0))
+    stopped = list(rollout.stream(model, prompt, max_tokens=12, stop_ids=(stop,), pad_id=0))
     assert stopped == wanted[: wanted.index(stop) + 1]
 
 

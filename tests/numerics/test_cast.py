@@ -12,9 +12,9 @@ from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
 from showwork import config, rollout, tunix_adapter
-from showwork.problems.answers import render_completion
-from showwork.problems.dual import write_monologue
 from showwork.problems.variants import make_variant, question_mark
+from showwork.reading.answers import render_completion
+from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
 from showwork.training import cast, selection
 from showwork.training.curves import Curve

@@ -107,7 +107,15 @@ def test_texts_are_without_the_stop_token(words):
 
 
 @pytest.fixture
-def sizes(monkeypatch):
+def traced_anew():
+    """What a test puts in place of a part of the decode step is traced, and forgotten afterwards."""
+    rollout._advance.clear_cache()
+    yield
+    rollout._advance.clear_cache()
+
+
+@pytest.fixture
+def sizes(monkeypatch, traced_anew):
     """How many rows each decode step advances."""
     found: list[int] = []
     choose = rollout.choose
@@ -116,11 +124,8 @@ def sizes(monkeypatch):
         jax.debug.callback(lambda _: found.append(len(logits)), logits[0, 0], ordered=True)
         return choose(logits, keys, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(rollout, "choose", recording)
-        rollout._advance.clear_cache()  # what was traced before doesn't record
-        yield found
-    rollout._advance.clear_cache()
+    monkeypatch.setattr(rollout, "choose", recording)
+    return found
 
 
 def assert_same(found: rollout.Generated, wanted: rollout.Generated) -> None:
@@ -338,7 +343,7 @@ def test_a_token_of_probability_zero_is_never_chosen(monkeypatch):
 # ------------------------------------------------------------------------------------------ sampler and trainer
 
 
-def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
+def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch, traced_anew):
     choose, seen, steps = rollout.choose, [], 10
 
     def recording(logits, keys, **options):
@@ -346,13 +351,11 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch):
         return choose(logits, keys, **options)
 
     monkeypatch.setattr(rollout, "choose", recording)
-    rollout._advance.clear_cache()
     found = rollout.generate(
         model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), sampling=SAMPLED, generations=1,
         max_tokens=steps, stop_ids=(), pad_id=PAD,
     )  # fmt: skip
     jax.effects_barrier()
-    rollout._advance.clear_cache()
     rows = rl.lay_out(found, pad_id=PAD)
     trained = rl.completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
     assert len(seen) == steps

@@ -24,7 +24,7 @@ from tunix.rl import common as tunix_common
 from showwork import config, rollout, tunix_adapter
 from showwork.errors import UserError
 from showwork.models.specs import MODELS, GemmaSpec
-from showwork.problems.answers import render_completion
+from showwork.reading.answers import render_completion
 from showwork.rewards import RewardSpec
 from showwork.training import data, losses, rl, sft
 from showwork.training.curves import Curve

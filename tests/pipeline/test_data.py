@@ -11,10 +11,11 @@ from ruamel.yaml import YAML
 
 from showwork import presets
 from showwork.files import read_json, read_jsonl
-from showwork.problems import generator, styles
-from showwork.problems.answers import extract_answer, matches_format
-from showwork.problems.dual import parse_monologue
+from showwork.problems import styles
+from showwork.reading.answers import extract_answer, matches_format
+from showwork.reading.dual import parse_monologue
 from showwork.records import Problem
+from showwork.sources import generator
 from tests.pipeline.closure import ROOT
 
 TABLE = Path("data/source/maths.csv")

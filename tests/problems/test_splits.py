@@ -115,7 +115,7 @@ def test_gsm8k_does_not_leak() -> None:
 
 
 def test_a_corpus_made_from_templates_survives() -> None:
-    generator = pytest.importorskip("showwork.problems.generator")
+    generator = pytest.importorskip("showwork.sources.generator")
     rows = generator.generate(seed=3, train_rows=2000, test_rows=300, difficulty="easy")
     train, test = (
         clean_lines([json.dumps(row).encode() for row in rows[split]], split=split, annotation_style="drop").problems

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from showwork.evaluation.scoring import is_faithful, score_arm
-from showwork.problems.answers import is_correct, matches_format
 from showwork.problems.styles import STYLES, assign, render
+from showwork.reading.answers import is_correct, matches_format
 from showwork.records import Completion, Equation, Problem
 
 MUFFINS = Problem(

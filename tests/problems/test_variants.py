@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from showwork.problems import generator
-from showwork.problems.arithmetic import evaluate, find_equations
 from showwork.problems.cleaning import clean_lines, gold_rejects
 from showwork.problems.graphs import Graph, fill, read_graph
 from showwork.problems.variants import Refusal, make_variant, plan_mark, question_mark
+from showwork.reading.arithmetic import evaluate, find_equations
 from showwork.records import Problem
+from showwork.sources import generator
 
 
 def problem(question: str, answer: str, style: str = "readable") -> Problem:

@@ -11,10 +11,10 @@ from typing import Any
 
 from showwork.evaluation.scoring import score_arm
 from showwork.files import write_csv, write_json, write_jsonl
-from showwork.problems.answers import render_completion
 from showwork.problems.cleaning import clean_lines
-from showwork.problems.generator import generate
+from showwork.reading.answers import render_completion
 from showwork.records import Completion, Problem
+from showwork.sources.generator import generate
 
 STARTS = {
     "base": None, "sft": "base", "sft_dual": "base", "grpo": "sft", "trajectory": "sft", "dsa_cast": "sft_dual",

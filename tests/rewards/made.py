@@ -1,7 +1,7 @@
 """One problem, and completions of it, that the tests of the rewards share."""
 
-from showwork.problems.answers import render_completion
-from showwork.problems.dual import write_monologue
+from showwork.reading.answers import render_completion
+from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
 from showwork.rewards import REWARDS
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems.answers import TAGS
+from showwork.reading.answers import TAGS
 from tests.rewards.made import pay, score
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems.answers import TAGS, is_correct
-from showwork.problems.dual import CALC, HEADINGS
+from showwork.reading.answers import TAGS, is_correct
+from showwork.reading.dual import CALC, HEADINGS
 from showwork.rewards import REWARDS, RewardSpec
 from tests.rewards.made import DUAL, MUFFINS, WORKED, pay, score
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from showwork.problems.answers import render_completion
+from showwork.reading.answers import render_completion
 from showwork.records import Equation, Problem
 from tests.rewards.made import MUFFINS, WORKED, pay, score
 

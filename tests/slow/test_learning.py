@@ -16,7 +16,7 @@ from showwork import presets, rollout, tokenizer, tunix_adapter
 from showwork.evaluation.statistics import paired_difference
 from showwork.models.specs import MODELS
 from showwork.problems import styles
-from showwork.problems.answers import is_correct, matches_format
+from showwork.reading.answers import is_correct, matches_format
 from showwork.records import Equation, Problem
 from showwork.training import data, sft
 from showwork.training.curves import Curve

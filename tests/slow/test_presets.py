@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from showwork import config, presets, tokenizer, tunix_adapter
 from showwork.models import checkpoints
 from showwork.models.specs import MODELS, PUBLISHED
-from showwork.problems import generator
+from showwork.sources import generator
 
 pytestmark = pytest.mark.slow
 

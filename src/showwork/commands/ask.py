@@ -1,8 +1,8 @@
 """showwork ask: a question to a trained arm; its two streams apart, and what can be checked about them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -11,9 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from showwork.errors import UserError
-
-if TYPE_CHECKING:
-    from flax import nnx
 
 MODELS = Path("models")
 GOOD, BAD = ("✓", "green"), ("✗", "red")
@@ -44,7 +41,7 @@ def ask(
 
 def stream_answer(question: str, arm: str, *, system: str, max_tokens: int) -> Iterator[tuple[str, bool]]:
     """The completion so far, after each token, and whether it has ended by itself. Raises UserError."""
-    from showwork import tokenizer
+    from showwork import rollout, tokenizer
     from showwork.models import checkpoints
 
     folder = MODELS / arm
@@ -52,7 +49,7 @@ def stream_answer(question: str, arm: str, *, system: str, max_tokens: int) -> I
     words, stop_ids = tokenizer.load(folder), checkpoints.stop_ids(folder)
     prompt = words.prompt_ids(question, system=system)
     ids: list[int] = []
-    for token in stream(model, prompt, max_tokens=max_tokens, stop_ids=stop_ids, pad_id=words.pad_id()):
+    for token in rollout.stream(model, prompt, max_tokens=max_tokens, stop_ids=stop_ids, pad_id=words.pad_id()):
         if token in stop_ids:
             yield words.decode(ids), True
             return
@@ -60,49 +57,10 @@ def stream_answer(question: str, arm: str, *, system: str, max_tokens: int) -> I
         yield words.decode(ids), False
 
 
-def stream(
-    model: "nnx.Module", prompt: Sequence[int], *, max_tokens: int, stop_ids: Sequence[int], pad_id: int
-) -> Iterator[int]:
-    """The greedy completion, token by token, the stop token last: the tokens that rollout.generate gives."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from showwork import rollout
-
-    row = rollout.left_pad([prompt], pad_id=pad_id)
-    width = row.shape[1]
-    size = width + max_tokens
-    is_prompt = jnp.asarray(row != pad_id)
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def advance(state: Any, tokens: jax.Array, positions: jax.Array, cache: Any, mask: jax.Array) -> Any:
-        model = nnx.merge(graphdef, state)
-        hidden, cache = model(tokens, positions, cache, mask, return_hidden=True)
-        logits = model.decode(hidden[:, -1]).astype(jnp.float32)
-        return jnp.argmax(logits.at[:, pad_id].set(-jnp.inf), axis=-1), cache
-
-    causal = jnp.tril(jnp.ones((width, width), bool))[None] & is_prompt[:, None, :]
-    mask = jnp.pad(causal, ((0, 0), (0, 0), (0, max_tokens)))
-    positions = jnp.maximum(jnp.cumsum(is_prompt, axis=1) - 1, 0)
-    cache = rollout.empty_cache(model, 1, size)
-    chosen, cache = advance(state, jnp.asarray(row), positions, cache, mask)
-    is_visible = jnp.pad(is_prompt, ((0, 0), (0, max_tokens)))
-    for step in range(max_tokens):
-        token = int(chosen[0])
-        yield token
-        if token in stop_ids:
-            return
-        is_visible = is_visible.at[:, width + step].set(True)
-        position = jnp.full((1, 1), len(prompt) + step)
-        chosen, cache = advance(state, chosen[:, None], position, cache, is_visible[:, None, :])
-
-
 def render(text: str, *, is_whole: bool, has_sections: bool) -> Group:
     """A finished completion: the monologue (of a dual-stream arm in its sections), the answer, and the checks."""
-    from showwork.problems.answers import extract_answer
-    from showwork.problems.dual import HEADINGS, parse_monologue
+    from showwork.reading.answers import extract_answer
+    from showwork.reading.dual import HEADINGS, parse_monologue
 
     monologue, rest = split_streams(text)
     sections = parse_monologue(text) if has_sections else None
@@ -126,7 +84,7 @@ def render(text: str, *, is_whole: bool, has_sections: bool) -> Group:
 
 def split_streams(text: str) -> tuple[str, str]:
     """What stands before the first <answer>, without the reasoning's tags, and what stands behind it."""
-    from showwork.problems.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
+    from showwork.reading.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE, REASONING_OPEN
 
     monologue, _, answer = text.partition(ANSWER_OPEN)
     for tag in (REASONING_OPEN, REASONING_CLOSE):
@@ -136,9 +94,9 @@ def split_streams(text: str) -> tuple[str, str]:
 
 def check(text: str, *, is_whole: bool, has_sections: bool) -> list[tuple[tuple[str, str], str]]:
     """(mark, what it says): the end, the format, the sections of a dual-stream arm, the number, each equation."""
-    from showwork.problems.answers import extract_answer, matches_format
-    from showwork.problems.arithmetic import find_equations
-    from showwork.problems.dual import CALC, HEADINGS, parse_monologue
+    from showwork.reading.answers import extract_answer, matches_format
+    from showwork.reading.arithmetic import find_equations
+    from showwork.reading.dual import CALC, HEADINGS, parse_monologue
 
     found = []
 

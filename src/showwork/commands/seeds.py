@@ -149,7 +149,7 @@ def _render(
     runs: Mapping[int, Snapshot], summaries: Sequence[SeedSummary], left_out: Sequence[str], *, of: str, markdown: bool
 ) -> str:
     from showwork.commands.rendering import markdown_table, text_table
-    from showwork.report.seeds import NOTE, cells
+    from showwork.report.seed_table import NOTE, cells
 
     title = f"{of}: {len(runs)} seeds ({', '.join(map(str, runs))})"
     notes = [f"{'-' if markdown else '!'} left out: {reason}" for reason in left_out]

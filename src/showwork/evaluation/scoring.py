@@ -31,14 +31,14 @@ import numpy as np
 from showwork import probes
 from showwork.config import Probes
 from showwork.evaluation.statistics import wilson
-from showwork.problems.answers import (
+from showwork.reading.answers import (
     ANSWER_OPEN,
     extract_answer,
     is_correct,
     is_within,
     matches_format,
 )
-from showwork.problems.arithmetic import find_equations
+from showwork.reading.arithmetic import find_equations
 from showwork.records import Completion, Problem
 
 OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from showwork.problems.annotations import parse_solution, render
-from showwork.problems.answers import (
+from showwork.reading.annotations import parse_solution, render
+from showwork.reading.answers import (
     FINAL_ANSWER,
     TAGS,
     Reason,

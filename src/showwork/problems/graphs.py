@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from showwork.problems.answers import canonical_number, decimal_string
-from showwork.problems.arithmetic import find_equations
-from showwork.problems.expressions import decimals_of
-from showwork.problems.quantities import WORDS
+from showwork.reading.answers import canonical_number, decimal_string
+from showwork.reading.arithmetic import find_equations
+from showwork.reading.expressions import decimals_of
+from showwork.reading.quantities import WORDS
 from showwork.records import Problem
 
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from showwork.problems.answers import decimal_string, render_completion
-from showwork.problems.dual import write_monologue
-from showwork.problems.expressions import SPOKEN, BadExpression, evaluate
+from showwork.reading.answers import decimal_string, render_completion
+from showwork.reading.dual import write_monologue
+from showwork.reading.expressions import SPOKEN, BadExpression, evaluate
 from showwork.records import Equation, Problem
 
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
-from showwork.problems.answers import decimal_string
-from showwork.problems.arithmetic import find_equations
 from showwork.problems.cleaning import gold_rejects
-from showwork.problems.expressions import BadExpression, decimals_of, evaluate
 from showwork.problems.graphs import Graph, Refusal, fill, read_graph
 from showwork.problems.splits import normalise
+from showwork.reading.answers import decimal_string
+from showwork.reading.arithmetic import find_equations
+from showwork.reading.expressions import BadExpression, decimals_of, evaluate
 from showwork.records import Equation, Problem
 
 __all__ = ["Refusal", "make_variant", "plan_mark", "question_mark"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from showwork.problems.dual import operations
+from showwork.reading.dual import operations
 from showwork.records import Problem
 from showwork.report.tables import MISSING, Arm, percent, points
 

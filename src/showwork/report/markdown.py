@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from showwork.report import gains
-from showwork.report.seeds import NOTE, SeedTable
+from showwork.report.seed_table import NOTE, SeedTable
 from showwork.report.tables import (
     ACCURACY,
     FORM_AND_COST,

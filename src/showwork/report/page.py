@@ -21,7 +21,7 @@ from showwork.records import Problem
 from showwork.report import charts, gains
 from showwork.report.curves import AXES, Parting, parting
 from showwork.report.markdown import flatten
-from showwork.report.seeds import NOTE, SeedTable
+from showwork.report.seed_table import NOTE, SeedTable
 from showwork.report.tables import detectors, display, interval, p_value, percent, points, share, shifted, taught
 from showwork.report.traces import MARKS, NATS_A_LEVEL, block
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from showwork.errors import UserError
 from showwork.evaluation.scoring import is_faithful
-from showwork.problems.answers import ANSWER_OPEN, matches_format
-from showwork.problems.arithmetic import find_equations
+from showwork.reading.answers import ANSWER_OPEN, matches_format
+from showwork.reading.arithmetic import find_equations
 from showwork.records import Problem
 
 BLOCK_LIMIT = 4_200_000  # characters of base64; the rest of a page of 7 arms is 0.5 MB, and 5 MB are all it may be

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from showwork.problems.answers import is_correct, matches_format
-from showwork.problems.arithmetic import find_equations
+from showwork.reading.answers import is_correct, matches_format
+from showwork.reading.arithmetic import find_equations
 from showwork.records import Completion, Problem
 
 

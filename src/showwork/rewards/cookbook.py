@@ -6,7 +6,7 @@ Strings are compared before numbers, the extractor is this file's own, and a nea
 import re
 from collections.abc import Sequence
 
-from showwork.problems.answers import (
+from showwork.reading.answers import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
     MAX_ANSWER_LENGTH,

@@ -7,14 +7,14 @@ the notebook evaluated them as code.
 import re
 from collections.abc import Sequence
 
-from showwork.problems.answers import (
+from showwork.reading.answers import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
     REASONING_CLOSE,
     REASONING_OPEN,
     TAGS,
 )
-from showwork.problems.dual import HEADINGS, read_calculations
+from showwork.reading.dual import HEADINGS, read_calculations
 from showwork.records import Completion, Problem
 from showwork.rewards.cookbook import nearness, read_float
 

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from showwork.problems.answers import canonical_number, extract_answer, is_correct, matches_format
-from showwork.problems.arithmetic import BadExpression, FoundEquation, evaluate, find_equations
-from showwork.problems.dual import Calculation, Monologue, operations, parse_monologue
-from showwork.problems.expressions import NUMBER
-from showwork.problems.quantities import operands, quantities
+from showwork.reading.answers import canonical_number, extract_answer, is_correct, matches_format
+from showwork.reading.arithmetic import BadExpression, FoundEquation, evaluate, find_equations
+from showwork.reading.dual import Calculation, Monologue, operations, parse_monologue
+from showwork.reading.expressions import NUMBER
+from showwork.reading.quantities import operands, quantities
 from showwork.records import Completion, Problem
 from showwork.rewards.work import read_step, soundness
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from showwork.problems.answers import (
+from showwork.reading.answers import (
     ANSWER_OPEN,
     FINAL_ANSWER,
     REASONING_CLOSE,
@@ -11,7 +11,7 @@ from showwork.problems.answers import (
     extract_answer,
     is_correct,
 )
-from showwork.problems.arithmetic import find_equations
+from showwork.reading.arithmetic import find_equations
 from showwork.records import Completion, Problem
 from showwork.rewards.cookbook import nearness, read_float
 from showwork.rewards.work import read_step, soundness

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from showwork.problems.answers import canonical_number, decimal_string
-from showwork.problems.arithmetic import BadExpression, FoundEquation, evaluate
-from showwork.problems.dual import Calculation, operations
-from showwork.problems.quantities import KNOWN, operands, quantities
+from showwork.reading.answers import canonical_number, decimal_string
+from showwork.reading.arithmetic import BadExpression, FoundEquation, evaluate
+from showwork.reading.dual import Calculation, operations
+from showwork.reading.quantities import KNOWN, operands, quantities
 from showwork.records import Problem
 
 

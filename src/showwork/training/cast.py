@@ -20,8 +20,8 @@ from showwork import rollout, tunix_adapter
 from showwork.config import Cast
 from showwork.errors import UserError
 from showwork.files import read_json, write_json
-from showwork.problems.answers import is_correct
 from showwork.problems.variants import question_mark
+from showwork.reading.answers import is_correct
 from showwork.records import Completion, Problem
 from showwork.tokenizer import Tokenizer
 from showwork.training import data, sft

@@ -15,8 +15,8 @@ from showwork import rollout, tunix_adapter
 from showwork.config import Grpo
 from showwork.errors import UserError
 from showwork.files import read_jsonl, write_jsonl
-from showwork.problems.answers import is_correct
 from showwork.progress import Steps
+from showwork.reading.answers import is_correct
 from showwork.records import Completion, Problem
 from showwork.rewards import REWARDS
 from showwork.tokenizer import Tokenizer

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from showwork import probes
-from showwork.problems.answers import is_correct, matches_format
-from showwork.problems.dual import parse_monologue
 from showwork.problems.variants import Refusal, make_variant, question_mark
+from showwork.reading.answers import is_correct, matches_format
+from showwork.reading.dual import parse_monologue
 from showwork.records import Completion, Problem
 
 VARIANTS_PER_PROBLEM = 4

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 
-from showwork.problems.expressions import SPOKEN
+from showwork.reading.expressions import SPOKEN
 
 # Ranges of (first, second) operand, with the share of lines that use them: two like numbers, or a large one and
 # a small one, as word problems have them. The last kind of a sum is in hundreds.

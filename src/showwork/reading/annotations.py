@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from showwork.problems.answers import Reason, RowError, canonical_number
-from showwork.problems.expressions import (
+from showwork.reading.answers import Reason, RowError, canonical_number
+from showwork.reading.expressions import (
     CURRENCIES,
     NUMBER,
     OPERATORS,

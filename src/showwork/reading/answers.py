@@ -7,7 +7,7 @@ import re
 from enum import StrEnum
 from fractions import Fraction
 
-from showwork.problems.expressions import CURRENCIES, MAX_DIGITS, VULGAR_FRACTIONS, BadExpression, evaluate
+from showwork.reading.expressions import CURRENCIES, MAX_DIGITS, VULGAR_FRACTIONS, BadExpression, evaluate
 
 REASONING_OPEN = "<reasoning>"
 REASONING_CLOSE = "</reasoning>"

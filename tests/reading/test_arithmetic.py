@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems import arithmetic
-from showwork.problems.arithmetic import BadExpression, evaluate, find_equations
-from showwork.problems.expressions import is_rounding
+from showwork.reading import arithmetic
+from showwork.reading.arithmetic import BadExpression, evaluate, find_equations
+from showwork.reading.expressions import is_rounding
 
 
 @pytest.mark.parametrize(

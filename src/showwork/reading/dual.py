@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from showwork.problems.answers import REASONING_CLOSE, REASONING_OPEN, canonical_number, decimal_string
-from showwork.problems.arithmetic import BadExpression, evaluate, find_equations
-from showwork.problems.expressions import decimals_of, is_rounding
-from showwork.problems.quantities import operands
+from showwork.reading.answers import REASONING_CLOSE, REASONING_OPEN, canonical_number, decimal_string
+from showwork.reading.arithmetic import BadExpression, evaluate, find_equations
+from showwork.reading.expressions import decimals_of, is_rounding
+from showwork.reading.quantities import operands
 from showwork.records import Problem
 
 HEADINGS = ("Plan:", "Reasoning:", "Evidence:", "Sanity_check:")

@@ -14,7 +14,7 @@ from kagglehub import exceptions
 
 from showwork import config
 from showwork.errors import UserError
-from showwork.models import sources
+from showwork.models import weights
 from showwork.models.specs import MODELS, PUBLISHED
 
 HUB, KAGGLE = "hub:google/gemma-3-1b-it", "kaggle:google/gemma-3/transformers/gemma-3-1b-it"
@@ -50,7 +50,7 @@ def raising(error: Exception) -> Any:
 def test_what_the_hub_refuses_is_told_with_the_way_out(monkeypatch, error, message):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(error))
     with pytest.raises(UserError, match=message):
-        sources.fetch(f"{HUB}@abc1234", sources.WEIGHTS)
+        weights.fetch(f"{HUB}@abc1234", weights.WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_the_hub_refuses_is_told_with_the_way_out(monkeypatch, error, messa
 def test_what_kaggle_refuses_is_told_with_the_way_out(monkeypatch, error, message):
     monkeypatch.setattr(kagglehub, "model_download", raising(error))
     with pytest.raises(UserError, match=message):
-        sources.fetch(KAGGLE, sources.WEIGHTS)
+        weights.fetch(KAGGLE, weights.WEIGHTS)
 
 
 def test_the_hub_is_asked_for_the_files_and_the_revision_alone(monkeypatch):
@@ -76,26 +76,26 @@ def test_the_hub_is_asked_for_the_files_and_the_revision_alone(monkeypatch):
         return "/cache/snapshots/abc1234def"
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    found = sources.fetch(f"{HUB}@abc1234", ["tokenizer.model"])
+    found = weights.fetch(f"{HUB}@abc1234", ["tokenizer.model"])
     assert found == (Path("/cache/snapshots/abc1234def"), "abc1234def")
     assert asked == {"repo": "google/gemma-3-1b-it", "revision": "abc1234", "allow_patterns": ["tokenizer.model"]}
 
 
 def test_kaggle_is_asked_for_the_handle(monkeypatch):
     monkeypatch.setattr(kagglehub, "model_download", lambda handle: f"/cache/{handle}/2")
-    found = sources.fetch(KAGGLE, sources.WEIGHTS)
+    found = weights.fetch(KAGGLE, weights.WEIGHTS)
     assert found == (Path("/cache/google/gemma-3/transformers/gemma-3-1b-it/2"), "2")
 
 
 def test_a_kaggle_variation_in_another_format_is_a_mistake_before_any_network():
     with pytest.raises(UserError, match="not in safetensors; name the variation under `transformers`"):
-        sources.fetch("kaggle:google/gemma-3/flax/gemma3-1b-it", sources.WEIGHTS)
+        weights.fetch("kaggle:google/gemma-3/flax/gemma3-1b-it", weights.WEIGHTS)
 
 
 def test_a_folder_is_itself_and_a_missing_one_a_mistake(tmp_path):
-    assert sources.fetch(f"folder:{tmp_path}", sources.WEIGHTS) == (tmp_path, None)
+    assert weights.fetch(f"folder:{tmp_path}", weights.WEIGHTS) == (tmp_path, None)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'no'} is no folder")):
-        sources.fetch(f"folder:{tmp_path / 'no'}", sources.WEIGHTS)
+        weights.fetch(f"folder:{tmp_path / 'no'}", weights.WEIGHTS)
 
 
 # ------------------------------------------------------------------------------------------------- params.yaml
@@ -104,8 +104,8 @@ def test_a_folder_is_itself_and_a_missing_one_a_mistake(tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_table_names_sources_that_params_yaml_takes(name):
     assert name in MODELS
-    for weights in (PUBLISHED[name].hub, PUBLISHED[name].kaggle):
-        assert config.Base(weights=weights, drills=None).weights == weights
+    for place in (PUBLISHED[name].hub, PUBLISHED[name].kaggle):
+        assert config.Base(weights=place, drills=None).weights == place
 
 
 @pytest.mark.parametrize("weights", ["folder:../models/my gemma", f"{HUB}@abc1234", f"{KAGGLE}/3"])

@@ -1,6 +1,6 @@
 import pytest
 
-from showwork.problems.quantities import operands, quantities
+from showwork.reading.quantities import operands, quantities
 
 
 @pytest.mark.parametrize(

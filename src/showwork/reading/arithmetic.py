@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from showwork.problems.expressions import (
+from showwork.reading.expressions import (
     CURRENCIES,
     MAX_LENGTH,
     NUMBER,

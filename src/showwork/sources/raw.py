@@ -11,7 +11,7 @@ from typing import Any
 
 from showwork import files
 from showwork.errors import UserError
-from showwork.problems import basic_maths
+from showwork.sources import basic_maths
 
 _USE_JSONL = "set data.source to jsonl in params.yaml, and data.train_files and data.test_files to files of your own"
 

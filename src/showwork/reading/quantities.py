@@ -8,8 +8,8 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from showwork.problems.answers import canonical_number, decimal_string
-from showwork.problems.expressions import NUMBER
+from showwork.reading.answers import canonical_number, decimal_string
+from showwork.reading.expressions import NUMBER
 
 WORDS = {
     **{"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},

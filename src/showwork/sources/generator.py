@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from showwork.errors import UserError
-from showwork.problems import scenarios
-from showwork.problems.scenarios import Family, Line, Move
+from showwork.sources import scenarios
+from showwork.sources.scenarios import Family, Line, Move
 
 Difficulty = Literal["easy", "medium", "hard"]
 Split = Literal["train", "test"]

@@ -11,7 +11,7 @@ from showwork.errors import UserError
 from showwork.evaluation.seeds import COLUMNS, digest
 from showwork.files import write_csv
 from showwork.report.markdown import flatten
-from showwork.report.seeds import read
+from showwork.report.seed_table import read
 
 ROOT = Path(__file__).parents[2]
 PARAMS = {"seed": 0, "grpo.beta": 0.0}

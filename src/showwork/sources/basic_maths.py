@@ -9,9 +9,9 @@ from pathlib import Path
 
 from showwork import files
 from showwork.errors import UserError
-from showwork.problems.answers import FINAL_ANSWER, canonical_number
-from showwork.problems.arithmetic import find_equations
-from showwork.problems.expressions import BadExpression, evaluate
+from showwork.reading.answers import FINAL_ANSWER, canonical_number
+from showwork.reading.arithmetic import find_equations
+from showwork.reading.expressions import BadExpression, evaluate
 
 COLUMNS = ("question", "answer", "reasoning", "calc_expr")
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems import generator
-from showwork.problems.answers import TAGS, extract_answer, matches_format, render_completion
 from showwork.problems.cleaning import clean_lines
-from showwork.problems.dual import (
+from showwork.reading.answers import TAGS, extract_answer, matches_format, render_completion
+from showwork.reading.dual import (
     HEADINGS,
     calculations,
     invert,
@@ -20,6 +19,7 @@ from showwork.problems.dual import (
 )
 from showwork.records import Completion, Problem
 from showwork.rewards import REWARDS
+from showwork.sources import generator
 
 STYLE = "readable"
 

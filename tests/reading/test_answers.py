@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems.answers import (
+from showwork.reading.answers import (
     Reason,
     RowError,
     canonical_number,

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from showwork.errors import UserError
-from showwork.problems import basic_maths
 from showwork.problems.cleaning import clean_lines
 from showwork.records import Equation
+from showwork.sources import basic_maths
 
 HEADER = "question,answer,reasoning,calc_expr\n"
 

@@ -10,7 +10,7 @@ import pytest
 
 from showwork import files
 from showwork.errors import UserError
-from showwork.problems import sources
+from showwork.sources import raw
 
 
 def test_files_are_joined_byte_for_byte(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_files_are_joined_byte_for_byte(tmp_path: Path) -> None:
     first.write_bytes(b'\xef\xbb\xbf{"question": "\xff"}\r\n{broken')
     second.write_bytes(b"{}\n")
     out = tmp_path / "raw" / "train.jsonl"
-    provenance = sources.copy_jsonl([first, second], out)
+    provenance = raw.copy_jsonl([first, second], out)
     assert out.read_bytes() == b'\xef\xbb\xbf{"question": "\xff"}\r\n{broken\n{}\n'
     assert provenance == {
         "files": [
@@ -35,25 +35,25 @@ def test_files_are_joined_byte_for_byte(tmp_path: Path) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.jsonl: no such file; correct data\.train_files"):
-        sources.copy_jsonl([tmp_path / "no.jsonl"], tmp_path / "out")
+        raw.copy_jsonl([tmp_path / "no.jsonl"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a folder, not a file; name the files in it"):
-        sources.copy_jsonl([tmp_path], tmp_path / "out")
+        raw.copy_jsonl([tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
 def test_an_empty_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.jsonl: the file is empty; it needs one JSON object a line"):
-        sources.copy_jsonl([tmp_path / "a.jsonl"], tmp_path / "out")
+        raw.copy_jsonl([tmp_path / "a.jsonl"], tmp_path / "out")
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml: data\.source is jsonl, but no file is named"):
-        sources.copy_jsonl([], tmp_path / "out")
+        raw.copy_jsonl([], tmp_path / "out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -62,7 +62,7 @@ def test_a_file_without_read_permission(tmp_path: Path) -> None:
     path.write_bytes(b"{}\n")
     path.chmod(0)
     with pytest.raises(UserError, match=r"a\.jsonl: no permission to read it; run `chmod u\+r"):
-        sources.copy_jsonl([path], tmp_path / "out")
+        raw.copy_jsonl([path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_file_that_the_system_refuses(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=message):
-        sources.copy_jsonl([tmp_path / "a.jsonl"], tmp_path / "out")
+        raw.copy_jsonl([tmp_path / "a.jsonl"], tmp_path / "out")
 
 
 def test_basic_maths_go_to_the_end_of_train(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_basic_maths_go_to_the_end_of_train(tmp_path: Path) -> None:
     second.write_text(header + "2+2?,5,I add.,2+2\n")  # false, which is for cleaning to say
     train = tmp_path / "train.jsonl"
     train.write_text('{"question": "q"}\n')
-    provenance = sources.append_basic_maths([first, second], train)
+    provenance = raw.append_basic_maths([first, second], train)
     assert list(files.read_jsonl(train)) == [
         {"question": "q"},
         {"question": "7 times 8,\nthat is?", "answer": "I multiply.\n7*8 = <<7*8=56>>56\n#### 56"},
@@ -115,14 +115,14 @@ def test_basic_maths_that_cannot_be_read_leave_train_alone(tmp_path: Path) -> No
         ("rows.jsonl", r"rows\.jsonl: has no column question and answer and reasoning and calc_expr"),
     ):
         with pytest.raises(UserError, match=message):
-            sources.append_basic_maths([good, tmp_path / name], train)
+            raw.append_basic_maths([good, tmp_path / name], train)
         assert train.read_text() == "{}\n"
 
 
 def test_generated_rows(tmp_path: Path) -> None:
     rows = [{"question": "½ of 8?", "answer": "4\n#### 4"}, {"question": "2+2?", "answer": "4\n#### 4"}]
     out = tmp_path / "raw" / "train.jsonl"
-    provenance = sources.write_generated(rows, out)
+    provenance = raw.write_generated(rows, out)
     assert list(files.read_jsonl(out)) == rows
     (described,) = provenance["files"]
     assert described == {
@@ -156,7 +156,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[tuple[obje
 
 def test_the_hub_is_asked_for_a_pinned_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake_hub(monkeypatch, Table([{"question": "q", "answer": "a", "extra": 1}]))
-    provenance = sources.download_hub("openai/gsm8k", "main", "e53f048", "train", tmp_path / "train.jsonl")
+    provenance = raw.download_hub("openai/gsm8k", "main", "e53f048", "train", tmp_path / "train.jsonl")
     assert calls == [("openai/gsm8k", "main", "train", "e53f048")]
     assert (tmp_path / "train.jsonl").read_text() == '{"question": "q", "answer": "a"}\n'
     assert provenance["revision"] == "e53f048"
@@ -169,7 +169,7 @@ def test_without_the_hub_the_error_says_how_to_go_on(
 ) -> None:
     fake_hub(monkeypatch, error)
     with pytest.raises(UserError) as raised:
-        sources.download_hub("openai/gsm8k", "main", "e53f048", "train", tmp_path / "train.jsonl")
+        raw.download_hub("openai/gsm8k", "main", "e53f048", "train", tmp_path / "train.jsonl")
     message = str(raised.value)
     assert "openai/gsm8k (main, train) at revision e53f048" in message
     assert str(error) in message
@@ -181,4 +181,4 @@ def test_without_the_hub_the_error_says_how_to_go_on(
 def test_a_hub_data_set_with_other_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_hub(monkeypatch, Table([{"problem": "q", "answer": "a"}]))
     with pytest.raises(UserError, match="no column question; it has problem, answer"):
-        sources.download_hub("a/b", "main", "1", "train", tmp_path / "train.jsonl")
+        raw.download_hub("a/b", "main", "1", "train", tmp_path / "train.jsonl")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from showwork.problems.annotations import parse_solution, render
-from showwork.problems.answers import Reason, RowError
-from showwork.problems.arithmetic import find_equations
+from showwork.reading.annotations import parse_solution, render
+from showwork.reading.answers import Reason, RowError
+from showwork.reading.arithmetic import find_equations
 from showwork.records import Equation
 
 GSM8K = Path(__file__).parents[2] / ".." / "shared" / "gsm8k"

@@ -12,8 +12,8 @@ from typing import get_args
 import pytest
 
 from showwork.errors import UserError
-from showwork.problems import generator
-from showwork.problems.generator import (
+from showwork.sources import generator
+from showwork.sources.generator import (
     FAMILIES,
     HELD_OUT_FAMILIES,
     SEEN_FAMILIES,
@@ -22,8 +22,8 @@ from showwork.problems.generator import (
     drafts,
     generate,
 )
-from showwork.problems.generator import LEVELS as LEVEL
-from showwork.problems.scenarios import FAMILIES as TABLE
+from showwork.sources.generator import LEVELS as LEVEL
+from showwork.sources.scenarios import FAMILIES as TABLE
 
 LEVELS = get_args(Difficulty)
 NOTE = re.compile(r"(\S+) = (\$?)<<([\d.]+)([-+*/])([\d.]+)=(\d+)>>([\d,]+)")
