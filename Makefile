@@ -21,15 +21,17 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 repro: setup ## runs what changed of the pipeline; ends with the table of arms and the report's path
+	@$(BIN)/showwork params > /dev/null  # what is wrong with params.yaml, in clearer words than DVC's
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@sed '/^| arm /,/^$$/!d; /^$$/q' results/report.md; echo "Report: results/report.md"
 
 test: setup ## runs the fast tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: setup ## looks at style, and says whether the results are those of the code
+check: setup ## looks at style and types, and says whether the results are those of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check --python $(VENV)
 	@$(BIN)/dvc status --quiet || echo "Not up to date: \`make repro\` runs what changed, \`dvc status\` says what that is."
 
 bench: setup ## measures us beside stock Tunix, TRL and the machine: make bench ARGS="--only sft --no-trl"

@@ -1,1 +1,1 @@
-"""Measurements: showwork against the stock loops, against TRL, and against what the machine can do."""
+"""Measurements: showwork against the stock loops, against TRL, and against the machine's limits."""

@@ -1,4 +1,4 @@
-"""Sides in turn, and what comes of it: medians, ratios with their quartiles, checks."""
+"""Runs sides in turn, and compares them: medians, ratios with their quartiles, checks."""
 
 import statistics
 import sys
@@ -9,12 +9,12 @@ from typing import Any
 
 from bench.gate import Side
 
-WARM_UP = 2  # rounds that are not counted: compiling, and shapes that only a second step sees
+WARM_UP = 2  # rounds that are not counted: compilation, and shapes that first occur in the second step
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. ratio above 1: we are ahead that many times; low and high are its quartiles."""
+    """One line of the table. ratio above 1: ours is that many times as fast; low and high are its quartiles."""
 
     part: str
     what: str
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Check:
-    """Both sides computed the same: the greatest difference that was found, and the one allowed."""
+    """A check that both sides compute the same: the greatest difference found, and the greatest allowed."""
 
     part: str
     what: str
@@ -56,7 +56,7 @@ class Driver:
     def alternate(
         self, names: Sequence[str], **environment: str
     ) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
-        """What each side said before and in its first step, and its answers, one a round.
+        """Each side's facts before and in its first step, and its answers, one per round.
 
         Every other round goes through the sides backwards.
         """
@@ -86,7 +86,7 @@ def figure(
     part: str, what: str, peer: str, unit: str, ours: Sequence[float], theirs: Sequence[float], *,
     at_least: float | None, more_is_better: bool = True,
 ) -> Figure:  # fmt: skip
-    """From one value a round and side: the ratio is that of each round, so that a slow minute falls on both."""
+    """A figure from one value per round and side; ratios are per round, so that a slow minute affects both sides."""
     ratios = [a / b if more_is_better else b / a for a, b in zip(ours, theirs, strict=True)]
     low, middle, high = quartiles(ratios)
     return Figure(
@@ -97,7 +97,7 @@ def figure(
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """25%, 50% and 75%, interpolated between the values, the least and the greatest included."""
+    """The quartiles, interpolated between the values (inclusive method)."""
     if len(values) == 1:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")

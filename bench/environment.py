@@ -1,16 +1,16 @@
-"""TRL's environment: made once in .scratch, so that it never touches the project's own."""
+"""TRL's environment: created once in .scratch, so that it never touches the project's own."""
 
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# What turns the tokenizer's SentencePiece file into a tokenizer of transformers comes along.
+# With the packages that convert the tokenizer's SentencePiece file for transformers.
 PACKAGES = ("torch==2.13.0", "trl", "sentencepiece==0.2.3", "protobuf")
 
 
 def python(folder: Path, say: Callable[[str], None]) -> Path:
-    """The interpreter with the newest TRL at the time of the first call. Raises CalledProcessError where pip fails."""
+    """The interpreter with the newest TRL at the time of the first call. Raises CalledProcessError if pip fails."""
     interpreter, marker = folder / "bin" / "python", folder / ".installed"
     if not marker.exists():
         say(f"installing {', '.join(PACKAGES)} in {folder}, once")

@@ -1,6 +1,6 @@
-"""How a side is driven: a process of its own that takes one step whenever it is told to, and says how long it took.
+"""Drives a side: a process of its own that takes one step on request and reports its duration.
 
-Sides alternate, so that whatever else the machine does falls on all of them alike; while one works, the others wait
+Sides alternate, so that other load on the machine affects all of them alike; while one works, the others wait
 on a pipe. Only the standard library is imported here: TRL's side runs in an environment without showwork.
 """
 
@@ -25,7 +25,7 @@ class Gate:
         self._started = 0.0
 
     def wait(self, **facts: Any) -> None:
-        """Tells the facts of what was prepared or done, with the seconds since the last wait, and waits."""
+        """Reports facts of the work just done, with the seconds since the last wait, and waits for the next request."""
         self._answers.write(json.dumps({"seconds": time.perf_counter() - self._started, **facts}) + "\n")
         self._answers.flush()
         if not sys.stdin.readline():
@@ -33,12 +33,12 @@ class Gate:
         self._started = time.perf_counter()
 
     def leave(self) -> Never:
-        # Trainers that are stopped in the middle would save, log and complain on their way out.
+        # Trainers that are stopped in the middle would save, log and raise errors as they exit.
         os._exit(0)
 
 
 class Side:
-    """The bench's end: starts the process, and steps it."""
+    """The bench's end: starts the process and requests its steps."""
 
     def __init__(self, name: str, command: list[str], *, log: Path, environment: dict[str, str] | None = None):
         self.name, self._log = name, log
@@ -49,7 +49,7 @@ class Side:
         )  # fmt: skip
 
     def ready(self) -> dict[str, Any]:
-        """What the side says before its first step."""
+        """The side's facts before its first step."""
         return self._answer()
 
     def step(self) -> dict[str, Any]:
@@ -70,6 +70,6 @@ class Side:
 
 
 def answer_reward(completion: str, gold: str) -> float:
-    """The reward of all sides: 1 for the gold answer in its tags, and a tenth for having tags."""
+    """The reward of all sides: 1 for the gold answer in its tags, and 0.1 for the tags."""
     found = re.search(r"<answer>([^<]*)</answer>", completion)
     return 0.1 * bool(found) + float(bool(found) and found.group(1).strip() == gold)

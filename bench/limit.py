@@ -1,4 +1,4 @@
-"""What the machine can do, and what the work asks of it at least. `python -m bench.limit` is a side that measures."""
+"""The machine's measured rates, and the least work of a step. `python -m bench.limit` is the side that measures."""
 
 import json
 import sys
@@ -22,19 +22,19 @@ def parameters(config: dict[str, int]) -> int:
 
 
 def training_flops(config: dict[str, int], lengths: Sequence[int]) -> float:
-    """6 N a token, and 12 layers heads head_dim L for its attention to a sequence of L, padding not counted."""
+    """6 N per token, and 12 layers heads head_dim L for its attention to a sequence of L, without padding."""
     attention = 12 * config["num_hidden_layers"] * config["num_attention_heads"] * config["head_dim"]
     return 6.0 * parameters(config) * sum(lengths) + float(attention) * sum(length**2 for length in lengths)
 
 
 def decoding_bytes(config: dict[str, int], *, rows: int, positions: float, item_bytes: int) -> float:
-    """What one decode step reads at least: the weights once, and each row's keys and values."""
+    """Least bytes that one decode step reads: the weights once, and each row's keys and values."""
     cache = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * positions
     return item_bytes * (parameters(config) + rows * cache)
 
 
 def decoding_flops(config: dict[str, int], prompts: Sequence[int], tokens: int) -> float:
-    """2 N a token, of prompts and completions, and its attention to what is there; completions of one length."""
+    """2 N per token of prompts and completions, and its attention to earlier tokens; completions of one length."""
     attention = 4 * config["num_hidden_layers"] * config["num_attention_heads"] * config["head_dim"]
     lengths = [prompt + tokens / len(prompts) for prompt in prompts]
     return 2.0 * parameters(config) * sum(lengths) + attention * sum(length**2 / 2 for length in lengths)

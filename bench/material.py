@@ -1,4 +1,4 @@
-"""What all sides work on: one model with its tokenizer, and the same rows, prompts and questions as token ids.
+"""Material shared by all sides: one model with its tokenizer, and the same rows, prompts and questions as token ids.
 
 Written once to .scratch/bench, as a Hugging Face checkpoint and one JSON file, so that every side reads the same.
 """
@@ -67,7 +67,7 @@ SIZES = {
         questions=8,
         alone=2,
     ),
-    # Random weights: what a lent GPU is measured on (gpu.py).
+    # Random weights, for measuring a lent GPU (gpu.py).
     "gpu": Size(
         model="gemma3_1b",
         warm_start_steps=0,
@@ -97,7 +97,7 @@ SIZES = {
 
 
 def prepare(size: Size, gsm8k: Path | None) -> Path:
-    """The folder with model/ and work.json, made if it is not there."""
+    """The folder with model/ and work.json, created if it does not exist."""
     # Other code may write other checkpoints.
     sources = [*sorted((ROOT / "src").rglob("*.py")), Path(__file__), *([gsm8k] if gsm8k else [])]
     digest = hashlib.sha256(json.dumps(asdict(size)).encode())
@@ -118,26 +118,27 @@ def read(folder: Path) -> tuple[Size, dict[str, Any]]:
     return Size(**{**size, "rollout": tuple(size["rollout"])}), work
 
 
-def words(folder: Path) -> Any:
-    """The tokenizer. A published shape's random weights have more pieces than it: they come round again."""
-    from showwork import tokenizer
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer. A published shape's random weights have more pieces than it: its pieces repeat."""
+    from showwork import tokenizer as tokenizers
 
-    class Cyclic(tokenizer.Tokenizer):
+    class Cyclic(tokenizers.Tokenizer):
         def decode(self, ids: Iterable[int]) -> str:
             return super().decode(int(i) % len(self) for i in ids)
 
-    return Cyclic((folder / "model" / tokenizer.MODEL_FILE).read_bytes())
+    return Cyclic((folder / "model" / tokenizers.MODEL_FILE).read_bytes())
 
 
 def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
-    # Here and not above: the settings are read by processes that have no use for JAX, or none at hand.
+    # Imported here, because processes that only read the settings need no JAX, or have none.
     import jax
 
-    from showwork import tokenizer, tunix_adapter
-    from showwork.models import checkpoints
+    from showwork import tokenizer as tokenizers
+    from showwork.models import saving
     from showwork.models.specs import MODELS
     from showwork.problems import cleaning
     from showwork.sources import generator
+    from showwork.tunix_adapter import gemma
 
     def clean(rows: Sequence[bytes], split: str) -> list[Any]:
         return cleaning.clean_lines(rows, split=split, annotation_style="readable").problems
@@ -146,35 +147,35 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     train, test = (clean([json.dumps(row).encode() for row in made[split]], split) for split in ("train", "test"))
     long = clean(gsm8k.read_bytes().splitlines()[:2000], "gsm8k") if gsm8k else train
 
-    pieces = tokenizer.train(
+    pieces = tokenizers.train(
         (text for p in itertools.chain(train, long) for text in (p.question, p.reasoning)), vocabulary=size.vocabulary
     )
-    words, spec = tokenizer.Tokenizer(pieces), MODELS[size.model]
-    vocabulary = size.model_vocabulary or len(words)
-    model = tunix_adapter.build_model(spec, vocabulary=vocabulary, dtype=size.dtype)
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    tokenizer, spec = tokenizers.Tokenizer(pieces), MODELS[size.model]
+    vocabulary = size.model_vocabulary or len(tokenizer)
+    model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype)
+    gemma.draw_weights(model, key=jax.random.key(0))
     if size.warm_start_steps:
-        _warm_start(model, _examples(train, words), folder / "state", steps=size.warm_start_steps)
-    checkpoints.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
-    tokenizer.save(pieces, folder / "model")
+        _warm_start(model, _examples(train, tokenizer), folder / "state", steps=size.warm_start_steps)
+    saving.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
+    tokenizers.save(pieces, folder / "model")
 
-    rows = _sft_rows(_examples(long, words), size)
+    rows = _sft_rows(_examples(long, tokenizer), size)
     work = {
         "size": asdict(size),
         "sft_source": gsm8k.name if gsm8k else "generated",
         "sft": [{"tokens": row.tokens.tolist(), "trained": row.trained.tolist()} for row in rows],
-        "grpo": [_asked(problem, words) for problem in train[: size.prompts]],
-        "questions": [_asked(problem, words) for problem in test[: size.questions]],
+        "grpo": [_asked(problem, tokenizer) for problem in train[: size.prompts]],
+        "questions": [_asked(problem, tokenizer) for problem in test[: size.questions]],
     }
     (folder / "work.json").write_text(json.dumps(work), "utf-8")
 
 
-def _examples(problems: Sequence[Any], words: Any) -> list[Any]:
+def _examples(problems: Sequence[Any], tokenizer: Any) -> list[Any]:
     from showwork.reading.answers import render_completion
     from showwork.training import data
 
     completions = [render_completion(problem.reasoning, problem.answer) for problem in problems]
-    return data.encode_examples(problems, completions, words, system="", stop_id=STOP, max_tokens=10**6)[0]
+    return data.encode_examples(problems, completions, tokenizer, system="", stop_id=STOP, max_tokens=10**6)[0]
 
 
 def _sft_rows(examples: Sequence[Any], size: Size) -> list[Any]:
@@ -187,28 +188,32 @@ def _sft_rows(examples: Sequence[Any], size: Size) -> list[Any]:
     return [data.Example(tokens[cut], trained[cut]) for cut in cuts]
 
 
-def _asked(problem: Any, words: Any) -> dict[str, Any]:
+def _asked(problem: Any, tokenizer: Any) -> dict[str, Any]:
     from showwork.prompts import render_prompt
 
     prompt = render_prompt(problem.question, system="")
-    return {"problem": problem.to_json(), "prompt": prompt, "tokens": [words.bos_id(), *words.encode(prompt)]}
+    return {"problem": problem.to_json(), "prompt": prompt, "tokens": [tokenizer.bos_id(), *tokenizer.encode(prompt)]}
 
 
 def _warm_start(model: Any, rows: Sequence[Any], folder: Path, *, steps: int) -> None:
-    """Enough training for completions that end by themselves, at lengths as they are in earnest."""
-    from showwork import config, tunix_adapter
+    """Trains enough for completions that end by themselves, with realistic lengths."""
+    from showwork import config
     from showwork.training import data, losses, optimizer
+    from showwork.tunix_adapter import supervised
 
     rates = config.Optimizer(
         learning_rate=2e-3, warmup_ratio=0.05, final_ratio=0.1, b1=0.9, b2=0.99, weight_decay=0.01, max_grad_norm=1.0
     )
-    trainer = tunix_adapter.SupervisedTrainer(
-        model, optimizer.build(rates, steps=steps), loss_fn=losses.supervised_loss, micro_batches=1,
-        validate_every_steps=10**9, checkpoints=folder, checkpoint_every_steps=10**9,
+    settings = config.Supervised(
+        optimizer=rates, steps=steps, rows_per_step=8, micro_batch_rows=8, max_tokens=160,
+        validate_every_steps=10**9, checkpoint_every_steps=10**9,
+    )  # fmt: skip
+    trainer = supervised.SupervisedTrainer(
+        model, optimizer.build(rates, steps=steps), settings, loss_fn=losses.supervised_loss, checkpoints=folder,
         on_step=lambda *_: None, on_validation=lambda *_: None,
     )  # fmt: skip
     trainer.is_managed_externally = True  # it would write a checkpoint at its end
-    fitting = [row for row in rows if len(row.tokens) <= 160]
-    packed = data.packed_rows(fitting, max_tokens=160, seed=0)
+    fitting = [row for row in rows if len(row.tokens) <= settings.max_tokens]
+    packed = data.packed_rows(fitting, max_tokens=settings.max_tokens, seed=0)
     batches = data.micro_batches(packed, rows_per_step=8, micro_batch_rows=8)
     trainer.train(itertools.islice(batches, steps), [])

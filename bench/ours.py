@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from showwork import stage  # first, as in the stages: Python's collector is set there
+from showwork import stage  # first, as in the stages: it sets Python's garbage collector
 
 # isort: split
 import jax
@@ -14,23 +14,27 @@ from flax import nnx
 
 from bench import material
 from bench.gate import Gate
-from showwork import config, rollout, tunix_adapter
+from showwork import config, devices, rollout
 from showwork.models import checkpoints
 from showwork.records import Problem
+from showwork.shapes import round_up
 from showwork.training import data, losses, optimizer, rl
+from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.run import Run
+from showwork.tunix_adapter import supervised
 
 NEVER = 10**9
-# Of all sides: AdamW at a rate that changes the model by next to nothing, so that all steps are alike.
+# For all sides: AdamW at a rate that hardly changes the model, so that all steps are alike.
 OPTIMIZER = config.Optimizer(
     learning_rate=1e-6, warmup_ratio=0.0, final_ratio=1.0, b1=0.9, b2=0.99, weight_decay=0.0, max_grad_norm=1.0
 )
 
 
 def two_devices() -> jax.sharding.Mesh:
-    """The CPU as two devices, as in the default run; one of anything else. Before all else of JAX."""
+    """The CPU as two devices, as in the default run; one device otherwise. Call before any other use of JAX."""
     jax.config.update("jax_num_cpu_devices", 2)
-    return tunix_adapter.make_mesh(config.Mesh(fsdp=min(2, len(jax.devices())), tp=1))
+    return devices.make_mesh(config.Mesh(fsdp=min(2, len(jax.devices())), tp=1))
 
 
 def sft(folder: Path, gate: Gate) -> None:
@@ -43,8 +47,11 @@ def sft(folder: Path, gate: Gate) -> None:
     def packed() -> list[dict[str, np.ndarray]]:
         return list(data.packed_rows(examples, max_tokens=width, seed=None))
 
-    rows = -(-len(packed()) // mesh.shape["fsdp"]) * mesh.shape["fsdp"]
-
+    rows = round_up(len(packed()), mesh.shape["fsdp"])
+    settings = config.Supervised(
+        optimizer=OPTIMIZER, steps=NEVER, rows_per_step=rows, micro_batch_rows=rows, max_tokens=width,
+        validate_every_steps=NEVER, checkpoint_every_steps=NEVER,
+    )  # fmt: skip
     facts: dict[str, Any] = {"positions": rows * width, "width": width}
 
     def on_step(_: int, auxes: list[dict[str, Any]]) -> None:
@@ -52,26 +59,25 @@ def sft(folder: Path, gate: Gate) -> None:
         facts["loss"] = nll / tokens
 
     def stream() -> Any:
-        # Packed anew at every step, as in earnest.
+        # Packed at every step, as in the stages.
         while True:
             jax.block_until_ready(nnx.state(model))  # or the step would go on while others take theirs
-            trainer.tell()
+            trainer.report()
             gate.wait(**facts)
             yield from data.micro_batches(iter(packed()), rows_per_step=rows, micro_batch_rows=rows)
 
     with tempfile.TemporaryDirectory() as scratch:
-        tunix_adapter.place(model, mesh)
-        trainer = tunix_adapter.SupervisedTrainer(
-            model, optimizer.build(OPTIMIZER, steps=NEVER), loss_fn=losses.supervised_loss, micro_batches=1,
-            validate_every_steps=NEVER, checkpoints=Path(scratch), checkpoint_every_steps=NEVER,
-            on_step=on_step, on_validation=lambda *_: None,
+        devices.place(model, mesh)
+        trainer = supervised.SupervisedTrainer(
+            model, optimizer.build(OPTIMIZER, steps=NEVER), settings, loss_fn=losses.supervised_loss,
+            checkpoints=Path(scratch), on_step=on_step, on_validation=lambda *_: None,
         )  # fmt: skip
         with mesh:
             trainer.train(stream(), [])
 
 
 class _GatedCurve(Curve):
-    """rl.train adds to its curve at the end of every step."""
+    """A curve that waits at the end of every step, when rl.train adds to it."""
 
     def __init__(self, folder: Path, columns: tuple[str, ...], gate: Gate):
         super().__init__(folder / "plot.csv", folder / "kept.csv", columns)
@@ -85,30 +91,27 @@ class _GatedCurve(Curve):
 def grpo(folder: Path, gate: Gate) -> None:
     mesh = two_devices()
     size, work = material.read(folder)
-    (model, _), (reference, _) = (checkpoints.load(folder / "model", mesh=mesh) for _ in range(2))
-    arm = config.load(material.ROOT / "src/showwork/presets/tiny.yaml").grpo
-    settings = {
+    (model, spec), (reference, _) = (checkpoints.load(folder / "model", mesh=mesh) for _ in range(2))
+    settings = config.load(material.ROOT / "src/showwork/presets/tiny.yaml").arms["grpo"].settings
+    changes = {
         "optimizer": OPTIMIZER, "steps": 10**6, "prompts_per_step": size.prompts, "generations": size.generations,
         "micro_batches": 1, "iterations": 1, "beta": size.beta, "epsilon_low": size.epsilon,
         "epsilon_high": size.epsilon, "validation_problems": 0, "watched_problems": 0,
         "validate_every_steps": NEVER, "checkpoint_every_steps": NEVER,
         "rewards": {"answer": 1.0, "format": 0.1},
-        "rollout": arm.rollout.model_copy(update={
+        "rollout": settings.rollout.model_copy(update={
             "temperature": size.temperature, "top_k": size.top_k, "top_p": size.top_p,
             "max_prompt_tokens": size.max_prompt_tokens, "max_completion_tokens": size.max_completion_tokens,
             "rows_per_call": size.prompts * size.generations,
         }),
     }  # fmt: skip
-    arm = arm.model_copy(update=settings)
+    settings = settings.model_copy(update=changes)
+    arm = LoadedArm(settings, model, spec, material.tokenizer_of(folder), "", (material.STOP,), reference)
     problems = [Problem.from_json(row["problem"]) for row in work["grpo"]]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         gate.wait()
-        rl.train(
-            model, reference, problems, [], arm, tokenizer=material.words(folder), system="",
-            stop_ids=(material.STOP,), mesh=mesh, seed=0, checkpoints=scratch / "state",
-            curve=_GatedCurve(scratch, rl.columns(arm), gate), watched=scratch / "watched", name="grpo",
-        )  # fmt: skip
+        rl.train(arm, problems, [], Run("grpo", 0, mesh, scratch, _GatedCurve(scratch, rl.columns(settings), gate)))
 
 
 def evaluate(folder: Path, gate: Gate) -> None:
@@ -117,7 +120,7 @@ def evaluate(folder: Path, gate: Gate) -> None:
     model, _ = checkpoints.load(folder / "model", mesh=mesh)
     problems = [Problem.from_json(row["problem"]) for row in work["questions"]]
     completer = rollout.Completer(
-        model, material.words(folder), "", (material.STOP,), max_tokens=size.max_completion_tokens,
+        model, material.tokenizer_of(folder), "", (material.STOP,), max_tokens=size.max_completion_tokens,
         rows_per_call=size.questions,
     )  # fmt: skip
     greedy = rollout.Sampling(greedy=True)
@@ -129,7 +132,7 @@ def evaluate(folder: Path, gate: Gate) -> None:
 
 
 def roll_out(folder: Path, gate: Gate) -> None:
-    """Sampling without any stop: every row runs to the end."""
+    """Sampling without stop tokens: every row runs to the end."""
     mesh = two_devices()
     size, work = material.read(folder)
     model, _ = checkpoints.load(folder / "model", mesh=mesh)
@@ -140,8 +143,8 @@ def roll_out(folder: Path, gate: Gate) -> None:
     gate.wait(width=asked.shape[1])
     while True:
         rollout.generate(
-            model, asked, key=jax.random.key(0), sampling=rollout.Sampling(), generations=1, max_tokens=tokens,
-            stop_ids=(), pad_id=0,
+            model, asked, key=jax.random.key(0), generations=1,
+            decoding=rollout.Decoding(rollout.Sampling(), max_tokens=tokens, stop_ids=(), pad_id=0),
         )  # fmt: skip
         gate.wait()
 

@@ -1,4 +1,4 @@
-"""Measures the pipeline's own times: how long a person waits for each command, the training aside.
+"""Measures how long a user waits for each command of the pipeline, without training.
 
     make bench ARGS="--gsm8k train.jsonl"
 
@@ -32,7 +32,7 @@ from showwork.files import write_json
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 RUNS = 5
-HELD_OUT_ROWS = 1000  # of the GSM8K file, as the test set that leaks are looked for in
+HELD_OUT_ROWS = 1000  # of the GSM8K file, as the test set for the search for leaks
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def commands() -> list[tuple[str, list[str], float]]:
-    """What is measured, its command, and the seconds that it may take."""
+    """(name, command, limit in seconds) of each measurement."""
     rows = [
         ("command line, help", ["showwork", "--help"], 1.0),
         ("command line, presets", ["showwork", "preset", "--list"], 1.0),
@@ -80,7 +80,7 @@ def commands() -> list[tuple[str, list[str], float]]:
 
 
 def measure(what: str, command: list[str], limit_seconds: float, *, cwd: Path) -> Measurement:
-    """Runs a command RUNS times. Raises UserError with its last line where it fails."""
+    """Runs a command RUNS times. Raises UserError with its last line if it fails."""
     timed = [run(command, cwd=cwd) for _ in range(RUNS + 1)][1:]
     walls, cpus = zip(*timed, strict=True)
     seconds, cpu = statistics.median(walls), statistics.median(cpus)
@@ -101,7 +101,7 @@ def run(command: list[str], *, cwd: Path) -> tuple[float, float]:
 
 
 def measure_cleaning(path: Path) -> Measurement:
-    """The clean stage as it is, start-up and all checks included, on one core where the system lets us choose."""
+    """The clean stage with start-up and all checks, on one core if the system allows it."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; --gsm8k names GSM8K's train.jsonl")
     params = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text("utf-8"))
@@ -142,7 +142,7 @@ def hardware() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model that Linux names; elsewhere what Python knows."""
+    """The CPU's name from Linux; elsewhere from Python."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()

@@ -80,7 +80,7 @@ class Bench:
             self._add("grpo", what, peer, "s", seconds["ours grpo"], seconds[side], at_least, more_is_better=False)
         written = {name: statistics.mean(a["completion_tokens"] for a in given) for name, given in answers.items()}
         for peer, (side, _) in peers.items():
-            # Sides draw other completions: their lengths agree only on average.
+            # Sides sample different completions: their lengths agree only on average.
             difference = abs(written[side] / written["ours grpo"] - 1)
             self.checks.append(Check("grpo", f"mean length of completions, ours and {peer}, relative", difference, 0.2))
 
@@ -179,7 +179,7 @@ def main() -> None:
 
 
 def merge(path: Path, bench: Bench, parts: Sequence[str]) -> None:
-    """Writes the file; of the parts that were not measured now, what it said before stays."""
+    """Writes the file; parts that were not measured now keep their earlier figures."""
     old = read_json(path) if path.exists() else {"versions": {}, "figures": [], "checks": []}
     own = {name: version(name) for name in ("jax", "jaxlib", "flax", "google-tunix", "optax")}
     kept = {kind: [row for row in old[kind] if row["part"] not in parts] for kind in ("figures", "checks")}
@@ -200,7 +200,7 @@ def show(bench: Bench) -> None:
         table.add_row(row.what, row.peer, f"{row.ours:,g}", f"{row.theirs:,g}", row.unit, f"{row.ratio:.3g}{mark}",
                       spread, wanted)  # fmt: skip
     console = Console()
-    console.width = max(console.width, 150)  # in a log too, a figure is one line
+    console.width = max(console.width, 150)  # one line per figure in logs too
     console.print(table)
     for check in bench.checks:
         print(

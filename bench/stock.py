@@ -21,7 +21,7 @@ from bench.gate import Gate, answer_reward
 from showwork.models import checkpoints
 
 NEVER = 10**9
-SPARE_CACHE = 256  # the notebooks' kv cache is that much longer than prompt and completion
+SPARE_CACHE = 256  # tokens by which the notebooks' kv cache exceeds prompt and completion
 
 
 def one_device() -> jax.sharding.Mesh:
@@ -58,7 +58,7 @@ def sft(folder: Path, gate: Gate, *, pad_to_maximum: bool) -> None:
             yield peft_trainer.TrainingInput(input_tokens=pad(part, "tokens"), input_mask=pad(part, "trained"))
 
     def loss() -> float:
-        """Of the whole step, token by token; Tunix's own averages micro-batches of unequal counts equally."""
+        """Loss per token over the whole step; Tunix's own weighs micro-batches of unequal counts equally."""
         losses = nnx.jit(lambda model, batch: peft_trainer._default_loss_fn(model, **model_input(batch)))
         counts = [(float(losses(model, batch)), int(batch.input_mask[:, 1:].sum())) for batch in micro_batches()]
         return sum(value * count for value, count in counts) / sum(count for _, count in counts)
@@ -94,7 +94,7 @@ def grpo(folder: Path, gate: Gate) -> None:
         written.append(sum(len(words.encode(text)) + 1 for text in completions))
         return {}
 
-    words = material.words(folder)
+    words = material.tokenizer_of(folder)
     lengths = size.max_prompt_tokens + size.max_completion_tokens
     cluster = rl_cluster.RLCluster(
         actor=model,
@@ -147,7 +147,7 @@ def evaluate(folder: Path, gate: Gate, *, alone: bool) -> None:
     size, work = material.read(folder)
     model, spec = checkpoints.load(folder / "model")
     sampler = samplers.Sampler(
-        model, material.words(folder),
+        model, material.tokenizer_of(folder),
         samplers.CacheConfig(
             cache_size=size.max_prompt_tokens + size.max_completion_tokens + SPARE_CACHE,
             num_layers=spec.layers, num_kv_heads=spec.kv_heads, head_dim=spec.head_dim,

@@ -20,7 +20,7 @@ from bench.gate import Gate, answer_reward
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
-# Float32 on the CPU, everything kept for the backward pass, an optimizer as on all sides; the rest is TRL's default.
+# Float32 on the CPU, no recomputation in the backward pass, the optimizer of all sides; the rest is TRL's default.
 COMMON = {
     "use_cpu": not torch.cuda.is_available(), "bf16": torch.cuda.is_available(), "gradient_checkpointing": False,
     "max_steps": 10**6, "learning_rate": 1e-6, "lr_scheduler_type": "constant", "adam_beta1": 0.9, "adam_beta2": 0.99,
@@ -30,7 +30,7 @@ COMMON = {
 
 
 class Gated(TrainerCallback):
-    """Waits between two steps: what lies between is fetching the batch, the step, and what is logged."""
+    """Waits between two steps; a step includes fetching the batch and logging."""
 
     def __init__(self, gate: Gate, facts: dict[str, Any], after_step: Callable[[], dict[str, Any]]):
         self._gate, self._facts, self._after_step = gate, facts, after_step

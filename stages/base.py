@@ -6,17 +6,21 @@ from typing import Any
 
 import jax
 
-from showwork import config, stage, tokenizer, tunix_adapter
+import _path  # noqa: F401
+from showwork import config, devices, stage
+from showwork import tokenizer as tokenizers
 from showwork.errors import UserError
 from showwork.files import write_csv, write_json
-from showwork.models import checkpoints, weights
-from showwork.models.specs import MODELS, PUBLISHED
-from showwork.sources.drills import drills
+from showwork.models import saving, weights
+from showwork.models.specs import MODELS, PUBLISHED, GemmaSpec
+from showwork.tokenizer import Tokenizer
 from showwork.training import data, sft
-from showwork.training.curves import Curve
+from showwork.training.drills import drills
+from showwork.training.run import PLOTS, begin
+from showwork.tunix_adapter import gemma
 
 NAME = "base"
-TOKENIZER, OUT, PLOT = Path("models/tokenizer"), Path("models/base"), Path("results/plots/base.csv")
+TOKENIZER, OUT = Path("models/tokenizer"), Path("models/base")
 METRICS = Path(f"results/metrics/train/{NAME}.json")
 VALIDATION_ROWS = 128
 UNTRAINED = {"optimizer_steps": 0, "train_tokens": 0, "sampled_tokens": 0}
@@ -24,58 +28,65 @@ UNTRAINED = {"optimizer_steps": 0, "train_tokens": 0, "sampled_tokens": 0}
 
 def main() -> None:
     params = config.load()
-    write_csv(PLOT, ("step", *sft.COLUMNS), [])
+    write_csv(PLOTS / f"{NAME}.csv", ("step", *sft.COLUMNS), [])
     if params.base.weights:
-        bring_in(params)
+        convert(params, params.base.weights)
     else:
-        make(params)
+        build(params)
 
 
-def bring_in(params: config.Params) -> None:
-    """Published weights, text alone, in the dtype of model.dtype."""
-    words = tokenizer.load(TOKENIZER)
-    source = weights.fetch(params.base.weights, weights.WEIGHTS)
-    checkpoints.convert(
-        source.folder, OUT, spec=MODELS[params.model.name], vocabulary=len(words), dtype=params.model.dtype,
-        stop_ids=words.stop_ids(),
+def convert(params: config.Params, source: str) -> None:
+    """Converts published weights to model.dtype, without a vision tower."""
+    tokenizer = tokenizers.load(TOKENIZER)
+    fetched = weights.fetch(source, weights.WEIGHTS)
+    saving.convert(
+        fetched.folder, OUT, spec=MODELS[params.model.name], vocabulary=len(tokenizer), dtype=params.model.dtype,
+        stop_ids=tokenizer.stop_ids(),
     )  # fmt: skip
-    write_rest({**UNTRAINED, "weights": params.base.weights, "revision": source.revision})
+    write_rest({**UNTRAINED, "weights": source, "revision": fetched.revision})
 
 
-def make(params: config.Params) -> None:
-    """A model from scratch."""
-    mesh = tunix_adapter.make_mesh(params.hardware.mesh)
-    spec, lessons = MODELS[params.model.name], params.base.drills
+def build(params: config.Params) -> None:
+    """Builds a model from scratch, and pre-trains it if base.drills is set."""
+    mesh = devices.make_mesh(params.hardware.mesh)
+    spec, settings = MODELS[params.model.name], params.base.drills
     if published := PUBLISHED.get(params.model.name):
         raise UserError(
             f"params.yaml: base.weights is null, and {params.model.name} is published: set it to {published.hub}, "
             f"{published.kaggle} or folder:PATH"
         )
-    words = tokenizer.load(TOKENIZER)
-    model = tunix_adapter.build_model(spec, vocabulary=len(words), dtype=params.model.dtype)
-    tunix_adapter.draw_weights(model, key=jax.random.key(params.seed))
-    metrics = UNTRAINED
-    with stage.scratch(NAME) as scratch:
-        if lessons:
-            # Fresh lines for every row of every step: nothing is seen twice but by chance.
-            rows = lessons.steps * lessons.rows_per_step + VALIDATION_ROWS
-            recall = round(rows * lessons.recall_share)
-            examples = [
-                *data.encode_drills(drills(seed=params.seed), words, rows=rows - recall, max_tokens=lessons.max_tokens),
-                *data.recall_rows(words, rows=recall, max_tokens=lessons.max_tokens, seed=params.seed),
-            ]
-            random.Random(params.seed).shuffle(examples)
-            metrics = sft.train(
-                model, examples[VALIDATION_ROWS:], examples[:VALIDATION_ROWS], lessons, seed=params.seed,
-                mesh=mesh, checkpoints=scratch / "state", name=NAME,
-                curve=Curve(PLOT, scratch / "curve.csv", sft.COLUMNS, live=stage.LIVE / NAME if params.live else None),
-            )  # fmt: skip
-        checkpoints.save(model, OUT, spec=spec, stop_ids=(words.eos_id(),))
+    tokenizer = tokenizers.load(TOKENIZER)
+    model = gemma.build_model(spec, vocabulary=len(tokenizer), dtype=params.model.dtype)
+    gemma.draw_weights(model, key=jax.random.key(params.seed))
+    if settings is None:
+        save(model, spec, tokenizer)
+        write_rest(UNTRAINED)
+        return
+    examples = drill_examples(settings, tokenizer, seed=params.seed)
+    with begin(params, NAME, sft.COLUMNS, mesh=mesh) as run:
+        metrics = sft.train(model, examples[VALIDATION_ROWS:], examples[:VALIDATION_ROWS], settings, run)
+        save(model, spec, tokenizer)
         write_rest(metrics)
 
 
+def drill_examples(settings: config.Drills, tokenizer: Tokenizer, *, seed: int) -> list[data.Example]:
+    """New examples for every row of every step, so that repeats are chance, and rows for validation."""
+    count = settings.steps * settings.rows_per_step + VALIDATION_ROWS
+    recall = round(count * settings.recall_share)
+    examples = [
+        *data.encode_drills(drills(seed=seed), tokenizer, rows=count - recall, max_tokens=settings.max_tokens),
+        *data.recall_rows(tokenizer, rows=recall, max_tokens=settings.max_tokens, seed=seed),
+    ]
+    random.Random(seed).shuffle(examples)
+    return examples
+
+
+def save(model: gemma.Model, spec: GemmaSpec, tokenizer: Tokenizer) -> None:
+    saving.save(model, OUT, spec=spec, stop_ids=(tokenizer.eos_id(),))
+
+
 def write_rest(metrics: dict[str, Any]) -> None:
-    tokenizer.copy(TOKENIZER, OUT)
+    tokenizers.copy(TOKENIZER, OUT)
     write_json(METRICS, metrics)
 
 

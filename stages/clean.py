@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import _path  # noqa: F401
 from showwork import config, stage
 from showwork.errors import UserError
 from showwork.files import read_json, write_json, write_jsonl
@@ -10,9 +11,9 @@ from showwork.problems.splits import find_leaks, split_validation
 from showwork.problems.variants import plan_mark, question_mark
 
 RAW, CLEAN = Path("data/raw"), Path("data/clean")
-# Which rows validate does not follow the run's seed: arms of several seeds are compared on the same problems.
+# The validation rows do not depend on the run's seed, so that arms of several seeds share the same problems.
 SPLIT_SEED = 0
-SHIFTED = ("families", "numbers")  # what the generator makes beside test, of kinds that train never holds
+SHIFTED = ("families", "numbers")  # further test sets of the generator, of kinds that are not in train
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     written = {"train": train, "val": val, "test": results["test"].problems, "shifted": shifted}
     for name, problems in written.items():
         write_jsonl(CLEAN / f"{name}.jsonl", (problem.to_json() for problem in problems))
-    # What no new problem may be, as hashes: the training stages never read a test question.
+    # Hashes that no new problem may have: the training stages never read a test question.
     unseen = [*results["test"].problems, *shifted]
     write_json(
         CLEAN / "guard.json", sorted({mark(problem) for problem in unseen for mark in (question_mark, plan_mark)})

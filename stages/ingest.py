@@ -1,10 +1,11 @@
-"""Brings problems in: data.source → data/raw/{train,test}.jsonl and their provenance; generated ones also shifted.
+"""Ingests problems: data.source → data/raw/{train,test}.jsonl and their provenance; generated ones also shifted.
 
-The rows of data.basic_maths_files go to the end of train, whatever the source.
+The rows of data.basic_maths_files are appended to train, whatever the source.
 """
 
 from pathlib import Path
 
+import _path  # noqa: F401
 from showwork import config, stage
 from showwork.files import write_json
 from showwork.sources import generator, raw

@@ -1,35 +1,28 @@
-"""A policy-gradient arm, ARM = grpo, trajectory or dsa_cast: data/clean, models/START → models/ARM, curve, samples."""
+"""Trains an RL arm, `rl.py ARM`: data/clean, models/START → models/ARM, curve, metrics, watched samples."""
 
 import sys
 from pathlib import Path
 
-from showwork import config, stage
-from showwork.files import read_jsonl, write_json, write_jsonl
-from showwork.records import Problem
+import _path  # noqa: F401
+from showwork import config, devices, stage
+from showwork.files import write_json, write_jsonl
+from showwork.problems.stored import read_problems
 from showwork.training import arms, rl
-from showwork.training.curves import Curve
+from showwork.training.run import begin
 
-
-def problems(split: str) -> list[Problem]:
-    return [Problem.from_json(row) for row in read_jsonl(Path(f"data/clean/{split}.jsonl"))]
+CLEAN = Path("data/clean")
 
 
 def main(name: str) -> None:
     params = config.load()
-    arm = arms.load(params, name)
-    with stage.scratch(name) as scratch:
-        metrics = rl.train(
-            arm.model, arm.reference() if arm.config.beta else None, problems("train"),
-            problems("val")[: arm.config.validation_problems], arm.config, tokenizer=arm.tokenizer, system=arm.system,
-            stop_ids=arm.stop_ids, seed=params.seed, mesh=arm.mesh, checkpoints=scratch / "state",
-            curve=Curve(
-                Path(f"results/plots/{name}.csv"), scratch / "curve.csv", rl.columns(arm.config),
-                live=stage.LIVE / name if params.live else None,
-            ),
-            watched=scratch / "watched", name=name,
-        )  # fmt: skip
-        write_jsonl(Path(f"results/samples/{name}.jsonl"), rl.collect_watched(scratch / "watched"))
-        arm.save()
+    mesh = devices.make_mesh(params.hardware.mesh)
+    arm = arms.load(params, name, mesh=mesh)
+    problems = read_problems(CLEAN / "train.jsonl")
+    validation = read_problems(CLEAN / "val.jsonl")[: arm.settings.validation_problems]
+    with begin(params, name, rl.columns(arm.settings), mesh=mesh) as run:
+        metrics = rl.train(arm, problems, validation, run)
+        write_jsonl(Path(f"results/samples/{name}.jsonl"), rl.collect_watched(run))
+        arm.save(name)
         write_json(Path(f"results/metrics/train/{name}.json"), metrics)
 
 

@@ -1,7 +1,8 @@
-"""Trains the tokenizer, or brings in that of published weights: data/clean → models/tokenizer."""
+"""Trains the tokenizer, or copies that of published weights: data/clean → models/tokenizer."""
 
 from pathlib import Path
 
+import _path  # noqa: F401
 from showwork import config, stage, tokenizer
 from showwork.errors import UserError
 from showwork.files import read_jsonl

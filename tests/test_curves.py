@@ -1,4 +1,4 @@
-"""Curves as files, and with DVCLive beside them: a module of that name stands in for it."""
+"""Curves as files, and with DVCLive, which a fake module replaces."""
 
 import sys
 import types
@@ -13,7 +13,7 @@ COLUMNS = ("loss", "val_loss")
 
 
 class FakeLive:
-    """Keeps (step, name, value) of what was logged, and after how many of them each step ended."""
+    """Records (step, name, value) of each logged value, and how many were logged when each step ended."""
 
     def __init__(self, folder: str, **settings: object):
         self.folder, self.settings, self.step = folder, settings, 0
@@ -34,7 +34,7 @@ opened: list[FakeLive] = []
 
 @pytest.fixture
 def dvclive(monkeypatch: pytest.MonkeyPatch) -> list[FakeLive]:
-    """The instances that were opened."""
+    """The instances created so far."""
     opened.clear()
     monkeypatch.setitem(sys.modules, "dvclive", types.SimpleNamespace(Live=FakeLive))
     return opened
@@ -45,7 +45,7 @@ def make(folder: Path, *, live: bool) -> Curve:
 
 
 def run(folder: Path, *, live: bool) -> None:
-    """Three steps, the second validated; then the process is killed and goes on after step 2."""
+    """Three steps, the second validated; then the process is killed and resumes after step 2."""
     curve = make(folder, live=live)
     curve.start(step=0)
     curve.add(1, {"loss": 2.0})
@@ -73,7 +73,7 @@ def test_dvclive_has_the_same_numbers_at_the_same_steps(tmp_path: Path, dvclive:
     assert resumed.settings == {"dvcyaml": None, "save_dvc_exp": False}
     assert killed.logged == [(1, "loss", 2.0), (2, "loss", 1.5), (2, "val_loss", 1.75), (3, "loss", 9.0)]
     assert killed.ended == [1, 2, 3, 4]
-    # The kept rows again, into an emptied folder, and step 3 as it is now.
+    # The kept rows are logged again, into an emptied folder, and then the new step 3.
     assert resumed.logged == [(1, "loss", 2.0), (2, "loss", 1.5), (2, "val_loss", 1.75), (3, "loss", 1.0)]
     assert resumed.ended == [4]
 

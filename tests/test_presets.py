@@ -1,4 +1,4 @@
-"""The presets: valid, the notebooks' settings to the number, and models that divide over their mesh. No weights."""
+"""The presets: valid, with the notebooks' exact settings, and models that divide over their mesh. No weights."""
 
 import dataclasses
 import functools
@@ -12,9 +12,10 @@ import pytest
 from flax import nnx
 from ruamel.yaml import YAML
 
-from showwork import config, presets, tunix_adapter
+from showwork import config, presets
 from showwork.errors import UserError
 from showwork.models.specs import MODELS, PUBLISHED
+from showwork.tunix_adapter import gemma, lora
 
 ROOT = Path(__file__).parents[1]
 AT_HOME = ("smoke", "tiny")
@@ -30,7 +31,7 @@ def load(name: str) -> config.Params:
     return presets.load(name)
 
 
-# ------------------------------------------------------------------------------------------------ what they say
+# ------------------------------------------------------------------------------------------------ the headers
 
 
 def test_each_notebook_has_its_rows() -> None:
@@ -45,16 +46,19 @@ def test_the_head_says_what_it_is_and_what_it_costs(name: str) -> None:
     optional = {"differs"} if name in AT_HOME else set()
     missing = {field.name for field in dataclasses.fields(about) if not getattr(about, field.name)}
     assert missing <= optional
-    assert name in AT_HOME or about.cost.startswith("not measured; derived: ")  # nobody had a TPU so far
+    assert name in AT_HOME or about.cost.startswith("not measured; derived: ")  # no preset has been run on a TPU so far
 
 
-@pytest.mark.parametrize("name", [name for name in presets.names() if name != "tiny"])
-def test_its_command_names_stages_that_there_are(name: str) -> None:
-    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    known = {f"evaluate@{arm}" for arm in stages["evaluate"]["matrix"]["arm"]} | set(stages)
-    command = presets.about(name).run
-    assert command.startswith("dvc repro")
-    assert set(command.split()[2:]) <= known
+ARMS = {
+    "dsa_cast_gemma3_1b": ["sft_dual", "dsa_cast", "cast"], "dsa_cast_gemma_7b": ["sft_dual", "dsa_cast", "cast"],
+    "grpo_demo_gemma3_1b": ["grpo"], "grpo_efficient_v3_8": ["grpo"], "sft_full_gemma3_1b": ["sft"],
+    "starter": ["grpo"], "trajectory_gemma2_2b": ["trajectory"], "tt_gemma2_2b": ["grpo"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_preset_brings_its_own_arms_and_no_others(name: str) -> None:
+    assert list(load(name).arms) == ["base", *ARMS[name]]
 
 
 def test_the_mesh_in_the_head_is_the_one_in_the_values() -> None:
@@ -106,7 +110,7 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_an_arm_has_the_settings_of_its_notebook(case: str) -> None:
     name, arm, wanted = SETTINGS[case]
-    found = getattr(load(name), arm).model_dump()
+    found = load(name).arms[arm].settings.model_dump()
     assert {key: get(found, key) for key in wanted} == wanted
 
 
@@ -115,12 +119,12 @@ def get(values: Any, path: str) -> Any:
 
 
 def test_fifty_steps_of_warm_up_are_fifty() -> None:
-    sft = load("sft_full_gemma3_1b").sft
+    sft = load("sft_full_gemma3_1b").arms["sft"].settings
     assert round(sft.optimizer.warmup_ratio * sft.steps) == 50
 
 
 def test_the_efficient_row_has_half_the_rank_and_half_the_rows_over_the_same_problems() -> None:
-    whole, small = load("grpo_demo_gemma3_1b").grpo, load("grpo_efficient_v3_8").grpo
+    whole, small = (load(name).arms["grpo"].settings for name in ("grpo_demo_gemma3_1b", "grpo_efficient_v3_8"))
     assert 2 * small.adapter.rank == whole.adapter.rank
     assert 2 * small.rollout.rows_per_call == whole.rollout.rows_per_call
     assert small.steps * small.prompts_per_step == whole.steps * whole.prompts_per_step
@@ -143,7 +147,7 @@ def test_a_row_reads_gsm8k_and_published_weights_and_is_told_the_format(name: st
     assert params.base.weights in (published.kaggle, published.hub)
     assert params.base.drills is None
     for tag in ("<reasoning>", "</reasoning>", "<answer>", "</answer>"):
-        assert tag in params.prompt.system
+        assert tag in params.prompt.plain
         assert tag in params.prompt.dual
     headings = [params.prompt.dual.find(heading) for heading in ("Plan:", "Reasoning:", "Evidence:", "Sanity_check:")]
     assert headings[0] > -1
@@ -153,9 +157,10 @@ def test_a_row_reads_gsm8k_and_published_weights_and_is_told_the_format(name: st
 
 def test_smoke_has_every_arm_and_little_of_it() -> None:
     smoke = load("smoke")
-    arms = {arm: getattr(smoke, arm).model_dump() for arm in config.ARMS[1:]}
-    assert all(arm.get("steps", 1) <= 6 for arm in arms.values())
-    assert smoke.cast.rounds * smoke.cast.problems_per_round <= 8
+    assert list(smoke.arms) == list(load("tiny").arms)
+    assert all(getattr(arm.settings, "steps", 1) <= 6 for arm in smoke.arms.values())
+    cast = smoke.arms["cast"].settings
+    assert cast.rounds * cast.problems_per_round <= 8
 
 
 # ------------------------------------------------------------------------------------------------ the models
@@ -163,7 +168,7 @@ def test_smoke_has_every_arm_and_little_of_it() -> None:
 
 @functools.cache
 def abstract(model: str) -> nnx.Module:
-    return tunix_adapter.abstract_model(MODELS[model], vocabulary=PUBLISHED[model].vocabulary, dtype="bfloat16")
+    return gemma.abstract_model(MODELS[model], vocabulary=PUBLISHED[model].vocabulary, dtype="bfloat16")
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -180,32 +185,32 @@ def test_the_model_is_whole_and_divides_over_the_mesh(name: str) -> None:
             if axis is not None:
                 assert size % mesh[axis] == 0, f"{size} over {axis}"
                 spread += axis == "fsdp"
-    assert spread  # or the loop above has looked at nothing
+    assert spread  # otherwise the loop above has checked nothing
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_divide_over_the_mesh(name: str) -> None:
     params = load(name)
     size = params.hardware.mesh.fsdp
-    for section in (params.sft, params.sft_dual, params.cast.training):
-        assert section.micro_batch_rows % size == 0
-    for arm in config.GROUP_ARMS:
-        assert getattr(params, arm).rollout.rows_per_call % size == 0
+    for arm in list(params.arms.values())[1:]:
+        training = arm.settings.training if arm.kind == "cast" else arm.settings
+        assert arm.kind == "rl" or training.micro_batch_rows % size == 0
+        assert arm.kind == "sft" or arm.settings.rollout.rows_per_call % size == 0
 
 
 @pytest.mark.parametrize("name", ["grpo_demo_gemma3_1b", "grpo_efficient_v3_8", "starter", "tt_gemma2_2b"])
 def test_the_adapter_reaches_every_projection(name: str) -> None:
-    """At the model's real width; two of its layers stand for all, which the slow tests adapt."""
+    """At the model's real width with two of its layers; the slow tests adapt all of them."""
     params = load(name)
     spec = MODELS[params.model.name]
     spec = dataclasses.replace(spec, layers=2, global_layers=(0, 1) if spec.sliding_window is None else (1,))
-    adapter = params.grpo.adapter
+    adapter = params.arms["grpo"].settings.adapter
 
     def build() -> nnx.Module:
-        model = tunix_adapter.build_model(spec, vocabulary=256, dtype="bfloat16")
-        return tunix_adapter.add_lora(model, rank=adapter.rank, alpha=adapter.alpha, key=jax.random.key(0))
+        model = gemma.build_model(spec, vocabulary=256, dtype="bfloat16")
+        return lora.add_lora(model, rank=adapter.rank, alpha=adapter.alpha, key=jax.random.key(0))
 
-    adapted = tunix_adapter.lora_modules(nnx.eval_shape(build))
+    adapted = lora.lora_modules(nnx.eval_shape(build))
     assert len(adapted) == 2 * 6  # q, kv, attention-out, gate, up, down
     ranks = {getattr(module, f"{weight}_lora_a").shape[-1] for module, weight in adapted.values()}
     assert ranks == {adapter.rank}
@@ -216,43 +221,49 @@ def test_the_adapter_reaches_every_projection(name: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Presets of the test's own, with tiny.yaml below them."""
+    """A folder for the test's own presets, with tiny.yaml as their base."""
     (tmp_path / "tiny.yaml").write_text((presets.FOLDER / "tiny.yaml").read_text("utf-8"), "utf-8")
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     return tmp_path
 
 
 def test_a_layer_changes_what_it_names_and_nothing_else(folder: Path) -> None:
-    (folder / "_middle.yaml").write_text("grpo: {beta: 0.5, rollout: {temperature: 0.5}}\n")
-    (folder / "mine.yaml").write_text("# Mine.\nover: _middle\ngrpo: {rollout: {temperature: 0.75}}\n")
+    (folder / "_middle.yaml").write_text("rl: {shared: {beta: 0.5, rollout: {temperature: 0.5}}}\n")
+    (folder / "mine.yaml").write_text("# Mine.\nover: _middle\nrl: {shared: {rollout: {temperature: 0.75}}}\n")
     tiny, mine = presets.load("tiny").model_dump(), presets.load("mine").model_dump()
-    assert (mine["grpo"]["beta"], mine["grpo"]["rollout"]["temperature"]) == (0.5, 0.75)
-    mine["grpo"]["beta"], mine["grpo"]["rollout"]["temperature"] = (
-        tiny["grpo"]["beta"], tiny["grpo"]["rollout"]["temperature"],
-    )  # fmt: skip
+    shared, before = mine["rl"]["shared"], tiny["rl"]["shared"]
+    assert (shared["beta"], shared["rollout"]["temperature"]) == (0.5, 0.75)
+    shared["beta"], shared["rollout"]["temperature"] = before["beta"], before["rollout"]["temperature"]
     assert mine == tiny
     assert presets.names() == ["mine", "tiny"]
 
 
 def test_rewards_and_the_like_come_as_one(folder: Path) -> None:
     (folder / "mine.yaml").write_text(
-        "# Mine.\nsft: {styles: {words: 1.0}, adapter: {rank: 4, alpha: 8.0, modules: []}}\n"
-        "grpo: {rewards: {answer: 2.0}}\n"
+        "# Mine.\nsft: {arms: {sft: {styles: {words: 1.0}, adapter: {rank: 4, alpha: 8.0, modules: []}}}}\n"
+        "rl: {arms: {grpo: {rewards: {answer: 2.0}}}}\n"
         "data: {source: jsonl, train_files: [a.jsonl], test_files: [], hold_out_rows: 5, "
         "basic_maths_files: [a.csv]}\nbase: {drills: null}\n"
     )
     params = presets.load("mine")
-    assert params.sft.styles == {"words": 1.0}
-    assert params.sft.adapter.alpha == 8.0
-    assert params.grpo.rewards == {"answer": 2.0}
+    sft, grpo = (params.arms[arm].settings for arm in ("sft", "grpo"))
+    assert sft.styles == {"words": 1.0}
+    assert sft.adapter.alpha == 8.0
+    assert grpo.rewards == {"answer": 2.0}
     assert params.data.train_files == ["a.jsonl"]
     assert params.base.drills is None
 
 
 def test_changes_lie_on_top_and_are_checked(folder: Path) -> None:
-    assert presets.load("tiny", {"grpo": {"rollout": {"top_k": 7}}}).grpo.rollout.top_k == 7
-    with pytest.raises(UserError, match=r"preset tiny: grpo\.betaa is unknown; did you mean beta\?"):
-        presets.load("tiny", {"grpo": {"betaa": 0.0}})
+    changed = presets.load("tiny", {"rl": {"arms": {"grpo": {"rollout": {"top_k": 7}}}}})
+    assert changed.arms["grpo"].settings.rollout.top_k == 7
+    with pytest.raises(UserError, match=r"preset tiny: rl\.arms\.grpo\.betaa is unknown; did you mean beta\?"):
+        presets.load("tiny", {"rl": {"arms": {"grpo": {"betaa": 0.0}}}})
+
+
+def test_an_empty_mapping_takes_all_arms_away(folder: Path) -> None:
+    (folder / "mine.yaml").write_text("# Mine.\nrl: {arms: {}}\ncast: {arms: {}}\n")
+    assert list(presets.load("mine").arms) == ["base", "sft", "sft_dual"]
 
 
 def test_the_text_is_the_values_with_the_defaults_comments() -> None:

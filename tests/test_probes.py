@@ -1,4 +1,4 @@
-"""The detectors on made completions, and their metrics counted by hand. No model."""
+"""The detectors on made-up completions, and their metrics counted by hand. No model."""
 
 import itertools
 import random
@@ -11,6 +11,7 @@ from showwork import probes
 from showwork.config import Probes
 from showwork.evaluation.scoring import auroc, is_faithful, score_arm, score_probes
 from showwork.reading.answers import render_completion
+from showwork.reading.completion import read
 from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
 
@@ -31,7 +32,7 @@ def test_importing_the_detectors_does_not_import_jax():
 
 def test_a_right_solution_fires_nothing():
     for reasoning in (APPLES.reasoning, write_monologue(APPLES), "It is 8."):
-        assert probes.detect_text(render_completion(reasoning, "8"), APPLES) == {
+        assert probes.detect_text(read(render_completion(reasoning, "8")), APPLES) == {
             "premise_echo": False,
             "contradiction": False,
         }
@@ -42,22 +43,22 @@ def test_a_right_solution_fires_nothing():
     [
         (render_completion("It is 5.", "5"), True),
         (render_completion("5 + 3 = 8", "$5.00"), True),  # the same number, however it is written
-        (render_completion("8 - 3 = 5", "5"), False),  # an equation came to it
-        (render_completion("2 * 4 = 3 + 5 = 8", "3"), True),  # 3 + 5 is no result but a sum that holds 3
-        (dual("5+3 = 8", "8-3 = 5", "5"), True),  # undoing a step comes to a number of the question by its nature
+        (render_completion("8 - 3 = 5", "5"), False),  # an equation results in it
+        (render_completion("2 * 4 = 3 + 5 = 8", "3"), True),  # 3 + 5 is not a result but a sum that contains 3
+        (dual("5+3 = 8", "8-3 = 5", "5"), True),  # undoing a step naturally results in a number of the question
         (render_completion("It is 9.", "9"), False),
         (render_completion("It is 5.", "5 or 3"), False),  # no answer at all
         ("<reasoning>\nIt is 5.", False),
     ],
 )
 def test_premise_echo(completion, fires):
-    assert probes.is_premise_echo(completion, APPLES.question) is fires
+    assert probes.is_premise_echo(read(completion), APPLES.question) is fires
 
 
 def test_a_number_of_the_question_is_compared_as_a_number():
     question = "A car costs $1,080.50. How much is it?"
-    assert probes.is_premise_echo(render_completion("It is that.", "1080.5"), question)
-    assert not probes.is_premise_echo(render_completion("It is that.", "80"), question)
+    assert probes.is_premise_echo(read(render_completion("It is that.", "1080.5")), question)
+    assert not probes.is_premise_echo(read(render_completion("It is that.", "80")), question)
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,17 @@ def test_a_number_of_the_question_is_compared_as_a_number():
         (render_completion("5 + 3 = 8", "9"), True),  # the last result is not the answer
         (render_completion("5 + 3 = 8\n8 + 1 = 9", "8"), True),
         (render_completion("5 + 3 = 9", "9"), True),  # false
-        (render_completion("5 + 3 = 9\n4 + 4 = 8", "8"), True),  # false, though the end is right
+        (render_completion("5 + 3 = 9\n4 + 4 = 8", "8"), True),  # false, though the last result is right
         (render_completion("5 + 3 = 4 + 4 = 8", "8"), False),
         (dual("5+3 = 8", "8-3 = 5", "8"), False),  # the sanity check's result need not be the answer,
         (dual("5+3 = 8", "8-3 = 6", "8"), True),  # but it must hold
-        (render_completion("It is 9.", "9"), False),  # nothing to disagree with
+        (render_completion("It is 9.", "9"), False),  # nothing to contradict
         (render_completion("5 + 3 = 8", "8 or 9"), False),
         ("<reasoning>\n5 + 3 = 8\n", False),
     ],
 )
 def test_contradiction(completion, fires):
-    assert probes.contradicts(completion) is fires
+    assert probes.contradicts(read(completion)) is fires
 
 
 # -------------------------------------------------------------------------------------------------- spans, tokens
@@ -86,7 +87,7 @@ def test_contradiction(completion, fires):
     ("reasoning", "results"),
     [
         ("He has 5 + 3 = 8 apples, 8*130 = $1,040.", ["8", "1,040"]),
-        ("2*3+4 = 6+4 = 10", ["10"]),  # 6+4 was not worked out but rewritten
+        ("2*3+4 = 6+4 = 10", ["10"]),  # 6+4 was rewritten, not computed
         ("Evidence:\nCALC: 7/2 = 3.5\nSanity_check: 3.5*2 = 7", ["3.5", "7"]),
         ("20 / 80 * 100 = 25%", ["25"]),
         ("He has 8.", []),
@@ -94,13 +95,13 @@ def test_contradiction(completion, fires):
 )
 def test_result_spans(reasoning, results):
     completion = render_completion(reasoning, "$12 each")
-    assert [completion[start:end] for start, end in probes.result_spans(completion)] == [*results, "12"]
-    assert [completion[start:end] for start, end in probes.answer_spans(completion)] == ["12"]
+    assert [completion[start:end] for start, end in probes.result_spans(read(completion))] == [*results, "12"]
+    assert [completion[start:end] for start, end in probes.answer_spans(read(completion))] == ["12"]
 
 
 def test_no_answer_has_no_span():
-    assert probes.answer_spans(render_completion("It is 8.", "8 or 9")) == []
-    assert probes.answer_spans("<answer>8") == []
+    assert probes.answer_spans(read(render_completion("It is 8.", "8 or 9"))) == []
+    assert probes.answer_spans(read("<answer>8")) == []
 
 
 def test_tokens_that_share_a_character_with_a_span():
@@ -116,7 +117,7 @@ def test_tokens_that_share_a_character_with_a_span():
 
 
 def trace(completion: str, *, entropy: dict[int, float] | None = None, objection: dict[int, float] | None = None):
-    """A token a character: all sure and all agreed, but for the characters named (negative: from the end)."""
+    """One token per character, certain and without objection except at the given places (negative: from the end)."""
     size = len(completion)
     columns = {"entropy": [0.0] * size, "objection": [-9.0] * size}
     for name, values in (("entropy", entropy or {}), ("objection", objection or {})):
@@ -134,7 +135,7 @@ RESULT = WRITTEN.index("8")
 
 
 def detect(completion: str, made: probes.Trace) -> dict[str, bool]:
-    return probes.detect(completion, APPLES, made, objection_nats=2.0, gap_nats=0.5)
+    return probes.detect(read(completion), APPLES, made, objection_nats=2.0, gap_nats=0.5)
 
 
 def test_a_late_layer_objects_to_the_answer_alone():
@@ -201,7 +202,7 @@ def test_metrics_by_hand():
         ],
     )
     # Pooled: 0.1 0.1 0.2 0.3 0.4 0.4 0.8, whose 60th percentile, taken upwards, is the fifth; only 0.8 is above it.
-    assert [[name for name, fires in row["probe"]["detectors"].items() if fires] for row in rows] == [
+    assert [[name for name, fires in row.probe.detectors.items() if fires] for row in rows] == [
         [],
         ["contradiction"],
         ["contradiction", "knowledge_gap"],
@@ -222,9 +223,10 @@ def test_metrics_by_hand():
         "auroc_entropy": 0.875,  # means 0.1 and 0.3 against 0.6 and 0.3: of four pairs one is a tie
         "auroc_logp": 0.875,  # here minus the entropy
     }
-    assert rows[3]["id"] == "3"
-    assert rows[3]["probe"]["tokens"] == list(texts[3])
-    assert list(rows[3]["probe"]) == ["tokens", "entropy", "logp", "settled", "detectors"]
+    row = rows[3].to_json()
+    assert row["id"] == "3"
+    assert row["probe"]["tokens"] == list(texts[3])
+    assert list(row["probe"]) == ["tokens", "entropy", "logp", "settled", "detectors"]
 
 
 def test_a_sanity_check_is_no_conclusion():
@@ -250,4 +252,4 @@ def test_what_can_not_be_measured_is_left_out():
         "probe_results_n": 0,
         "probe_results_wrong_n": 0,
     }
-    assert not any(fires for row in rows for fires in row["probe"]["detectors"].values())
+    assert not any(fires for row in rows for fires in row.probe.detectors.values())

@@ -1,4 +1,4 @@
-"""Gemma's ids, the same bytes, and every text back to the letter."""
+"""Gemma's ids, reproducible bytes, and lossless encoding of every text."""
 
 import json
 from io import BytesIO
@@ -20,7 +20,7 @@ TEXTS = (
     "Mia had 1,080 stamps and gave away 80.\nThere are 1,080 - 80 = 1,000 left.",
     render_completion("7 * 30 = 210", "210"),
 )
-# SentencePiece writes the space as this character inside its pieces, and can't tell the two apart.
+# SentencePiece writes the space as this character inside its pieces, and can't distinguish the two.
 SPACE_MARK = "\u2581"
 
 

@@ -1,4 +1,4 @@
-"""Where published weights come from, and what a user is told where they don't."""
+"""Sources of published weights, and the error messages when they can't be fetched."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ import requests
 from huggingface_hub import errors
 from kagglehub import exceptions
 
-from showwork import config
+from showwork import config, presets
 from showwork.errors import UserError
 from showwork.models import weights
 from showwork.models.specs import MODELS, PUBLISHED
@@ -122,7 +122,7 @@ def test_weights_of_another_form_are_a_mistake(weights):
 
 
 def test_published_weights_are_not_drilled():
-    values = config.load(Path(config.__file__).parent / "presets/tiny.yaml").base.drills
+    values = presets.load("tiny").base.drills
     assert values is not None
     with pytest.raises(ValueError, match="set drills to null, or weights"):
         config.Base(weights=HUB, drills=values)

@@ -1,19 +1,20 @@
-"""The command line: `showwork COMMAND`, one module a command in commands/."""
+"""The command line: `showwork COMMAND`, with one module per command in commands/."""
 
 import sys
 
 import typer
 
-from showwork.commands import ask, compare, doctor, export, power, preset, seeds
+from showwork.commands import ask, compare, doctor, export, params, power, preset, seeds
 from showwork.errors import UserError
 
 app = typer.Typer(
-    help="Trains Gemma to show its work, and shows whether it did. `dvc repro` runs the pipeline; see README.md.",
+    help="Train Gemma to reason step by step, and compare the results. `dvc repro` runs the pipeline; see README.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(preset.preset)
+app.command()(params.params)
 app.command()(ask.ask)
 app.command()(doctor.doctor)
 app.command()(compare.compare)
@@ -23,7 +24,7 @@ app.command()(export.export)
 
 
 def main() -> None:
-    """The command line. A mistake of the user is told on standard error without a traceback, exit code 2."""
+    """Runs the command line. A UserError is printed on standard error without a traceback, exit code 2."""
     try:
         app()
     except UserError as error:

@@ -1,5 +1,5 @@
-"""The one exception for a mistake that the user can mend."""
+"""The exception for a mistake that the user can fix."""
 
 
 class UserError(Exception):
-    """Names the thing, the place and the way out; shown without a traceback, exit code 2."""
+    """Its message says what is wrong, where, and how to fix it; shown without a traceback, exit code 2."""

@@ -1,7 +1,7 @@
-"""Atomic JSON, JSON Lines and CSV: the only code of the package that knows a file format.
+"""Reads and atomically writes JSON, JSON Lines and CSV.
 
-Every writer goes through a temporary file beside the target and a rename, so that a reader, or a killed
-run, never sees half a file. Numbers are written with `repr`, so that equal values give equal bytes.
+Every writer uses a temporary file beside the target and a rename, so that no reader and no killed run
+sees half a file. Numbers are written with `repr`, so that equal values give equal bytes.
 """
 
 import csv
@@ -16,7 +16,7 @@ from showwork.errors import UserError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes atomically; makes the folder."""
+    """Writes atomically; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
@@ -28,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError where the file is missing or is not JSON."""
+    """The value of a JSON file. Raises UserError if it is missing or is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """Yields one value a line. For files of our own making: a broken line is a UserError."""
+    """Yields one value per line of a file that showwork wrote. Raises UserError if it is missing or broken."""
     try:
         lines = path.open("r", encoding="utf-8")
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows as text: the caller knows its columns' types."""
+    """Rows as text; the caller converts its columns. Raises UserError if the file is missing."""
     try:
         return parse_csv(path.read_bytes())
     except FileNotFoundError:
@@ -81,5 +81,5 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def parse_csv(content: bytes) -> list[dict[str, str]]:
-    """Raises UnicodeDecodeError where it is not UTF-8, csv.Error where it is no CSV."""
+    """Rows as text. Raises UnicodeDecodeError if it is not UTF-8, csv.Error if it is not CSV."""
     return list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))

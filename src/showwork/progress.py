@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Steps:
-    """A bar in a terminal; elsewhere a line now and then, so that a log stays readable."""
+    """A progress bar in a terminal; elsewhere an occasional line, so that logs stay readable."""
 
     def __init__(self, name: str, total: int, *, every_seconds: float = 15.0):
         self._name, self._total, self._every = name, total, every_seconds
@@ -26,7 +26,7 @@ class Steps:
             self._bar.start()
 
     def update(self, done: int, note: str = "") -> None:
-        """done of total units are finished; note says how it goes."""
+        """Reports that `done` of `total` units are finished, with a note such as the loss."""
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
             return

@@ -1,10 +1,10 @@
-"""What the model is shown: Gemma's chat template around a system text and a question."""
+"""Prompts: Gemma's chat template around a system text and a question."""
 
 TURN_OPEN = "<start_of_turn>"
 TURN_CLOSE = "<end_of_turn>"
 
 # One format for all three generations. None has a system role: Gemma 3's template puts a system text before the first
-# user text, and so do we for the others.
+# user text, and we do the same for the others.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
     "{% set system = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"

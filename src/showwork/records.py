@@ -1,8 +1,8 @@
-"""The data that passes between the parts, and the legend of shapes.
+"""Records that the modules share, and the legend of shapes.
 
-Shapes, wherever they stand in this package:
+Shapes in this package:
 
-    B  prompts in a batch          G  completions a prompt (the group)
+    B  prompts in a batch          G  completions per prompt (the group)
     N  rows, N = B * G             P  prompt tokens, left-padded
     T  completion tokens           L  tokens of a row, L = P + T
     D  width of the model          V  vocabulary
@@ -17,7 +17,7 @@ class Equation:
     """`expression = value`, as the author of a solution annotated it.
 
     value is a canonical decimal string ("1080", "0.2", "-3"): see `answers.canonical_number`.
-    rounded is true where the author rounded the exact result to the value.
+    rounded is true if the author rounded the exact result to the value.
     """
 
     expression: str
@@ -55,13 +55,13 @@ class Problem:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Problem":
-        equations = tuple(Equation(**equation) for equation in row["equations"])
-        return cls(**{**row, "equations": equations})
+        fields: dict[str, Any] = {**row, "equations": tuple(Equation(**equation) for equation in row["equations"])}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One sampled text. tokens counts the end-of-sequence token; a truncated one never ended by itself."""
+    """One sampled text. tokens counts the end-of-sequence token; truncated: it reached the token limit."""
 
     text: str
     tokens: int

@@ -13,36 +13,36 @@ from showwork.reading.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE,
 from showwork.reading.dual import CALC, HEADINGS
 
 MODEL_FILE = "tokenizer.model"
-# SentencePiece's model is what is read here; the rest is for whoever opens the folder with transformers.
+# Only SentencePiece's model is read here; the rest is for loading the folder with transformers.
 FILES = (
     MODEL_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja",
 )  # fmt: skip
 PAD, EOS, BOS, UNK = 0, 1, 2, 3  # Gemma's
-# One symbol each, so that a tag is one decision of the model. Gemma has the turn markers and the newline as
-# symbols too; the tags and headings are ordinary text to it.
+# Single tokens, so that a tag is one decision of the model. Published Gemmas have the turn markers and the newline
+# as tokens too; the tags and headings are ordinary text to them.
 SYMBOLS = (
     TURN_OPEN, TURN_CLOSE, REASONING_OPEN, REASONING_CLOSE, ANSWER_OPEN, ANSWER_CLOSE, *HEADINGS, CALC, "\n",
 )  # fmt: skip
 
 
 class Tokenizer:
-    """Text to ids and back, to the letter. The methods are those that Tunix asks of a tokenizer.
+    """Lossless encoding and decoding, with the methods that Tunix requires of a tokenizer.
 
-    Tunix's own adapter strips control tokens and refuses numpy strings, hence a class of our own.
+    Tunix's own adapter strips control tokens and rejects numpy strings.
     """
 
     def __init__(self, model: bytes):
         if not model:
-            raise RuntimeError("empty")  # which SentencePiece takes for no model given
+            raise RuntimeError("empty")  # SentencePiece would treat it as no model given
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def encode(self, text: str) -> list[int]:
-        """Ids without BOS or EOS: the caller says where a row starts and ends."""
+        """Ids without BOS or EOS; the caller adds them."""
         return self._processor.encode(str(text))
 
     def prompt_ids(self, question: str, *, system: str) -> list[int]:
-        """Everything before a completion, BOS included."""
+        """Ids of everything before a completion, BOS included."""
         return [self.bos_id(), *self.encode(render_prompt(question, system=system))]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -58,11 +58,11 @@ class Tokenizer:
         return self._processor.pad_id()
 
     def stop_ids(self) -> tuple[int, ...]:
-        """What ends a turn of a published Gemma: <end_of_turn>, which a training target ends with, and <eos>."""
+        """Ids that end a turn of a published Gemma: <end_of_turn>, which ends a training target, and <eos>."""
         return (*self.encode(TURN_CLOSE), self.eos_id())
 
     def word_ids(self) -> list[int]:
-        """Ids of ordinary pieces: no mark, no symbol of SYMBOLS, no single byte."""
+        """Ids of ordinary pieces: no control token, no symbol of SYMBOLS, no single byte."""
         pieces = self._processor
         marks = {pieces.piece_to_id(symbol) for symbol in SYMBOLS}
         return [
@@ -76,12 +76,12 @@ class Tokenizer:
 
 
 def train(texts: Iterable[str], *, vocabulary: int) -> bytes:
-    """A BPE model of `vocabulary` pieces as bytes: equal texts in equal order give equal bytes.
+    """Trains a BPE model of `vocabulary` pieces; the same texts in the same order give the same bytes.
 
     Nothing is normalised, digits are single pieces and unseen characters fall back to bytes, so that every
-    text survives encode and decode. Trained from memory to memory: a file's path would end up in the model.
+    text survives encode and decode. Training is in memory, because a file's path would end up in the model.
 
-    Raises UserError where the texts have fewer distinct pieces than asked.
+    Raises UserError if the texts have too few distinct pieces.
     """
     writer = BytesIO()
     try:
@@ -115,18 +115,18 @@ def train(texts: Iterable[str], *, vocabulary: int) -> bytes:
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """The trainer takes lines; the newline itself is a symbol, so nothing is lost by splitting there."""
+    """Lines for the trainer; the newline is a symbol of its own, so splitting there loses nothing."""
     for text in texts:
         yield from (line for line in text.split("\n") if line)
 
 
 def find_lossy(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The texts that encode and decode do not give back to the letter."""
+    """The texts that encode and decode do not reproduce exactly."""
     return [text for text in texts if tokenizer.decode(tokenizer.encode(text)) != text]
 
 
 def save(model: bytes, folder: Path) -> None:
-    """The tokenizer files of a Hugging Face checkpoint."""
+    """Writes the tokenizer files of a Hugging Face checkpoint."""
     write_bytes(folder / MODEL_FILE, model)
     special = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     write_json(folder / "special_tokens_map.json", special)
@@ -144,15 +144,15 @@ def save(model: bytes, folder: Path) -> None:
 
 
 def copy(source: Path, folder: Path) -> None:
-    """Copies those of a tokenizer's files that source has."""
+    """Copies the tokenizer files that source has."""
     for name in FILES:
         if (source / name).exists():
             write_bytes(folder / name, (source / name).read_bytes())
 
 
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder. Raises UserError where its size is not that of the model beside it."""
-    tokenizer = _read(folder, f"`dvc repro {folder.name}` makes it")
+    """The tokenizer of a checkpoint folder. Raises UserError if its size is not that of the model beside it."""
+    tokenizer = _read(folder, "`dvc repro` makes it")
     config = folder / "config.json"
     if config.exists() and (vocabulary := read_json(config).get("vocab_size")) != len(tokenizer):
         raise UserError(
@@ -163,7 +163,7 @@ def load(folder: Path) -> Tokenizer:
 
 
 def load_published(folder: Path) -> Tokenizer:
-    """The tokenizer of a published Gemma. Raises UserError where SentencePiece's model is missing or not Gemma's."""
+    """The tokenizer of a published Gemma. Raises UserError if SentencePiece's model is missing or not Gemma's."""
     has_other = (folder / "tokenizer.json").exists()
     why = "tokenizer.json is another format, which is not read here" if has_other else "every published Gemma has one"
     tokenizer = _read(folder, f"{why}: take it from the model's page")

@@ -1,4 +1,4 @@
-"""A git repository with made results, and no pipeline: what the commands read of a project."""
+"""A git repository with made-up results and no pipeline, for the commands that read a project."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def md5(content: str) -> str:
 
 
 class Repository:
-    """The current folder. write_results makes a state, commit records it."""
+    """The current folder. write_results writes results, commit records them."""
 
     def git(self, *arguments: str) -> str:
         return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout.strip()

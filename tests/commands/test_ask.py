@@ -1,4 +1,4 @@
-"""showwork ask: the tokens of the evaluation, one by one; the two streams apart; each claim checked."""
+"""showwork ask: streams the evaluation's tokens, separates reasoning and answer, and checks each claim."""
 
 import io
 from collections.abc import Iterator
@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from showwork import cli, presets, rollout, tokenizer, tunix_adapter
+from showwork import cli, config, presets, rollout, tokenizer
 from showwork.commands import ask
 from showwork.errors import UserError
-from showwork.models import checkpoints
+from showwork.models import checkpoints, saving
 from showwork.models.specs import MODELS
 from showwork.prompts import render_prompt
+from showwork.reading.completion import read
+from showwork.tunix_adapter import gemma
 
 PLAIN = "<reasoning>\n7*6 = 42\n42+4 = 47\n</reasoning>\n<answer>46</answer>"
 DUAL = (
@@ -26,13 +29,13 @@ DUAL = (
 
 
 def marks(text: str, *, is_whole: bool = True, has_sections: bool = False) -> dict[str, str]:
-    """What is said → its mark."""
-    return {said: mark for (mark, _), said in ask.check(text, is_whole=is_whole, has_sections=has_sections)}
+    """Text of a check → its mark."""
+    return {said: mark for (mark, _), said in ask.check(read(text), is_whole=is_whole, has_sections=has_sections)}
 
 
 def shown(text: str, *, has_sections: bool) -> str:
     console = Console(width=80, file=io.StringIO())
-    console.print(ask.render(text, is_whole=True, has_sections=has_sections))
+    console.print(ask.render(read(text), is_whole=True, has_sections=has_sections))
     return console.file.getvalue()
 
 
@@ -75,7 +78,7 @@ def test_the_streams_stand_apart() -> None:
     places = [page.index(title) for title in titles]
     assert places == sorted(places)
     assert "<reasoning>" not in page
-    assert "Plan:" not in page  # its heading stands in a column of its own
+    assert "Plan:" not in page  # its heading is in a column of its own
     assert "Plan: multiply" in shown(DUAL, has_sections=False)
 
 
@@ -88,7 +91,7 @@ def test_marks_of_markup_in_an_answer_are_text() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation() -> Iterator[None]:
-    """Each program runs a few times: compiling is what costs."""
+    """Programs run only a few times, so compilation dominates."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -96,19 +99,19 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose models/grpo is a Gemma of two layers that nobody trained."""
+    """A project whose models/grpo is an untrained Gemma of two layers."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(presets.text("smoke"), "utf-8")
     lines = ["Tom has 5 apples and buys 3 more.", "5+3 = 8", "How many apples does he have?"]
     words = tokenizer.train(lines, vocabulary=310)
     tokenizer.save(words, folder / "models/grpo")
     spec = MODELS["gemma3_test"]
-    model = tunix_adapter.build_model(spec, vocabulary=310, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(1))
+    model = gemma.build_model(spec, vocabulary=310, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(1))
     # At norms of 1 the embedding outweighs the layers, and the model repeats its last token for ever.
     state = nnx.state(model, nnx.Param)
     nnx.update(model, jax.tree.map(lambda leaf: leaf + 8.0 if leaf.ndim == 1 else leaf, state))
-    checkpoints.save(model, folder / "models/grpo", spec=spec, stop_ids=(1, 5))
+    saving.save(model, folder / "models/grpo", spec=spec, stop_ids=(1, 5))
     return folder
 
 
@@ -118,8 +121,8 @@ def test_the_stream_is_what_generate_gives_up_to_the_stop_token(trained: Path) -
     words = tokenizer.load(folder)
     prompt = [words.bos_id(), *words.encode(render_prompt("How many apples?", system=""))]
     found = rollout.generate(
-        model, rollout.left_pad([prompt], pad_id=0), key=jax.random.key(0), sampling=rollout.Sampling(greedy=True),
-        generations=1, max_tokens=12, stop_ids=(), pad_id=0,
+        model, rollout.left_pad([prompt], pad_id=0), key=jax.random.key(0), generations=1,
+        decoding=rollout.Decoding(rollout.Sampling(greedy=True), max_tokens=12, stop_ids=(), pad_id=0),
     )  # fmt: skip
     wanted = found.tokens[0].tolist()
     assert np.unique(wanted).size > 2
@@ -139,11 +142,21 @@ def test_the_command_prints_the_page(trained: Path, monkeypatch: pytest.MonkeyPa
         assert f"─ {title} ─" in result.output
 
 
+def test_without_an_arm_the_first_one_of_rl_answers_or_the_last() -> None:
+    values = YAML(typ="safe").load(presets.text("tiny"))
+    assert ask.choose(config.check(values), None).name == "grpo"
+    assert ask.choose(config.check(values), "sft").name == "sft"
+    values["rl"]["arms"] = {}
+    assert ask.choose(config.check(values), None).name == "cast"
+    values["cast"]["arms"] = values["sft"]["arms"] = {}
+    assert ask.choose(config.check(values), None).name == "base"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["How many?", "--arm", "sft"], "sft: no such model: it was not trained yet"),
-        (["How many?", "--arm", "grop"], "arm grop is unknown; known: base, sft,"),
+        (["How many?", "--arm", "grop"], r"arm grop is unknown; did you mean grpo\?"),
         (["  "], "the question is empty"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What CI does with a pull request: the workflow's shape, and .ci/compare on a made project."""
+"""CI on a pull request: the workflow's structure, and .ci/compare on a made-up project."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def test_only_the_comment_may_write_and_a_fork_skips_it() -> None:
 
 @pytest.mark.slow
 def test_the_comparison_of_a_pull_request(repository: Repository) -> None:
-    """A stand-in for the pipeline: outcomes that the params decide. The branch makes grpo worse, 4 of 40 right."""
+    """A stand-in for the pipeline: the params decide the outcomes. The branch makes grpo worse, 4 of 40 right."""
     stage = STAGE.replace("range(4)", "range(40)").replace("int(i < seed)", "int(i < RIGHT + seed)")
     for right in ("30", "4"):
         repository.write("stages/all.py", stage.replace("RIGHT", right))

@@ -1,4 +1,4 @@
-"""showwork compare on made commits: numbers by hand, causes, the gate, flips, and everything that can be missing."""
+"""showwork compare on made-up commits: hand-computed numbers, causes, the gate, flips, and missing parts."""
 
 import json
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from showwork import cli
-from showwork.commands import rendering, revisions
+from showwork import cli, formatting
+from showwork.commands import revisions
 from showwork.errors import UserError
 from showwork.problems.cleaning import clean_lines
 from tests.commands.conftest import Repository, md5
@@ -144,7 +144,7 @@ def test_a_param_edited_after_the_run_is_no_cause_and_is_told(repository: Reposi
 
 
 def test_flips_show_both_completions(repository: Repository) -> None:
-    """A's from the cache, B's from the workspace; what a model writes can't move the cursor or turn the line."""
+    """A's from the cache, B's from the workspace; model output can't move the cursor or reverse the line."""
 
     def predictions(second: str) -> str:
         rows = [("q1", "same"), ("q2", second)]
@@ -184,7 +184,7 @@ def test_flips_without_a_cache_are_listed(better: Repository) -> None:
 
 
 def test_a_state_without_an_entry_in_the_lock_has_no_completions(better: Repository) -> None:
-    """A predictions file that lies around is not the commit's."""
+    """A leftover predictions file is not the commit's."""
     better.write("results/predictions/grpo.jsonl", jsonl({"id": "test-00003", "completion": "stray"}))
     assert "stray" not in run("HEAD~1", "HEAD", "--arm", "grpo", "--flips")
 
@@ -351,12 +351,12 @@ def test_a_project_in_a_folder_of_a_repository(repository: Repository, monkeypat
 
 
 def test_a_pipe_in_a_name_stays_in_its_cell() -> None:
-    table = rendering.markdown_table([{"arm": "a|b", "n": "1"}])
+    table = formatting.markdown_table([{"arm": "a|b", "n": "1"}])
     assert table == "| arm | n |\n| --- | ---: |\n| a\\|b | 1 |"
 
 
 def test_a_lone_surrogate_can_be_printed() -> None:
-    assert rendering.visible("\ud800 ok").encode() == b"\\ud800 ok"
+    assert formatting.visible_in_terminal("\ud800 ok").encode() == b"\\ud800 ok"
 
 
 def test_comparing_imports_neither_jax_nor_pandas_nor_dvc(better: Repository) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from showwork import config, files
+from showwork import config, files, presets
 from showwork.commands.export import export, render_card
 from showwork.errors import UserError
 
-PRESET = Path(config.__file__).parent / "presets" / "tiny.yaml"
+PRESET = presets.FOLDER / "tiny.yaml"
 METRICS = {
     "n": 200, "accuracy": 0.5, "accuracy_low": 0.43, "accuracy_high": 0.57, "accuracy_within_10pct": 0.6,
     "format_rate": 1.0, "truncated_rate": 0.0, "faithful_rate": 0.4, "equations_n": 321, "equations_hold_rate": 0.75,
@@ -73,17 +73,29 @@ def test_the_card_says_what_it_is_not_good_for(project):
 
 
 def test_published_weights_keep_their_licence_and_name():
-    params = config.load(PRESET).model_dump()
-    params["base"] = {"weights": "hub:google/gemma-3-1b-it@abc", "drills": None}
-    params["model"] = {"name": "gemma3_1b", "dtype": "bfloat16"}
-    params["prompt"] |= {"system": "Think first."}
-    card = render_card("sft", params, metrics=METRICS, data=DATA, commit="`abc`", has_adapter=True)
+    values = YAML(typ="safe").load(PRESET)
+    values["base"] = {"weights": "hub:google/gemma-3-1b-it@abc", "drills": None}
+    values["model"] |= {"name": "gemma3_1b", "dtype": "bfloat16"}
+    values["prompt"] |= {"plain": "Think first."}
+    card = render_card("sft", config.check(values), metrics=METRICS, data=DATA, commit="`abc`", has_adapter=True)
     header = YAML(typ="safe").load(card.split("---")[1])
     assert (header["license"], header["base_model"]) == ("gemma", "google/gemma-3-1b-it")
     assert "licence: the terms of use of Gemma" in card
     assert "the folder `adapter` holds the adapter alone" in card
     assert "```\nThink first.\n```" in card
     assert "trained from scratch" not in card
+
+
+def test_an_arm_of_ones_own_has_its_way_and_its_settings():
+    values = YAML(typ="safe").load(PRESET)
+    values["rl"]["arms"]["longer"] = values["rl"]["arms"]["dsa_cast"] | {"start": "dsa_cast", "steps": 7}
+    values["prompt"] |= {"dual": "Four sections."}
+    card = render_card("longer", config.check(values), metrics=METRICS, data=DATA, commit="`abc`", has_adapter=False)
+    assert "Made by showwork as base → sft_dual → dsa_cast → longer, from random weights" in card
+    assert "```\nFour sections.\n```" in card
+    settings = YAML(typ="safe").load(card.partition("## Settings\n\n```yaml\n")[2].partition("```")[0])
+    assert list(settings) == ["base", "sft_dual", "dsa_cast", "longer"]
+    assert (settings["longer"]["steps"], settings["longer"]["beta"]) == (7, 0.0)  # its own, and what all RL arms share
 
 
 def test_a_commit_is_named_and_changes_are_told(project):
@@ -102,7 +114,8 @@ def test_a_commit_is_named_and_changes_are_told(project):
     ("arm", "message"),
     [
         ("grop", "arm grop is unknown; did you mean grpo?"),
-        ("sft", "models/sft: no such model: it was not trained yet; `dvc repro sft` makes it"),
+        ("sft", "models/sft: no such model: it was not trained yet; `dvc repro sft@sft` makes it"),
+        ("base", "models/base: no such model: it was not trained yet; `dvc repro base` makes it"),
     ],
 )
 def test_an_arm_that_is_not_there_is_a_mistake(project, arm, message):

@@ -24,7 +24,7 @@ def values(text: str) -> dict:
 
 
 def fails(*arguments: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What main prints on standard error where it ends with exit code 2."""
+    """What main prints on standard error; it must end with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["showwork", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -57,13 +57,13 @@ def test_comments_are_kept_and_changes_are_told(project: Path) -> None:
     assert comments == [line.partition("#")[2] for line in text.splitlines() if "#" in line]
     assert f"data.train_rows: {values(default_text())['data']['train_rows']} → 300\n" in output
     assert 'model.name: "gemma3_tiny" → "gemma3_test"\n' in output
-    assert "sft.adapter" not in output
+    assert "sft.shared.adapter" not in output
     said = "params.yaml was preset smoke already; `dvc repro` runs what is not up to date.\n"
     assert invoke("preset", "smoke") == said
 
 
 def test_a_section_of_other_keys_keeps_what_follows_it(project: Path) -> None:
-    """data: the last key carries the blank line before the next section, and it goes."""
+    """ruamel keeps the blank line before the next section with data's last key, which is removed."""
     own = default_text()
     start, end = own.index("  source: generated"), own.index("\nclean:")
     jsonl = "  source: jsonl\n  train_files:\n    - a.jsonl # mine\n  test_files: []\n  hold_out_rows: 5 # mine too\n"
@@ -72,15 +72,15 @@ def test_a_section_of_other_keys_keeps_what_follows_it(project: Path) -> None:
     changes = preset.apply_preset("tiny")
     assert ("data.train_files", '["a.jsonl"]', "(absent)") in changes
     assert ("data.difficulty", "(absent)", '"easy"') in changes
-    assert ("sft.adapter", '{"rank": 4, "alpha": 4.0, "modules": []}', "null") in changes
+    assert ("sft.shared.adapter", '{"rank": 4, "alpha": 4.0, "modules": []}', "null") in changes
     assert Path("params.yaml").read_text("utf-8") == default_text()
 
 
 def test_an_unknown_key_goes_and_an_added_comment_stays(project: Path) -> None:
-    own = default_text().replace("  beta:", "  # why: see the log\n  betaa: 1\n  beta:", 1)
+    own = default_text().replace("    beta:", "    # why: see the log\n    betaa: 1\n    beta:", 1)
     Path("params.yaml").write_text(own, "utf-8")
-    assert preset.apply_preset("tiny") == [("grpo.betaa", "1", "(absent)")]
-    assert "  # why: see the log\n  beta:" in Path("params.yaml").read_text("utf-8")
+    assert preset.apply_preset("tiny") == [("rl.shared.betaa", "1", "(absent)")]
+    assert "    # why: see the log\n    beta:" in Path("params.yaml").read_text("utf-8")
 
 
 def test_true_is_not_one(project: Path) -> None:
@@ -105,9 +105,9 @@ def test_a_preset_is_checked_before_it_is_written(project: Path, monkeypatch: py
     folder = project / "presets"
     folder.mkdir()
     (folder / "tiny.yaml").write_text(f"# tiny\n{default_text()}", "utf-8")
-    (folder / "bad.yaml").write_text("# bad\nsft: {steps: 0}\n", "utf-8")
+    (folder / "bad.yaml").write_text("# bad\nsft: {arms: {sft: {steps: 0}}}\n", "utf-8")
     monkeypatch.setattr(presets, "FOLDER", folder)
-    with pytest.raises(UserError, match=r"preset bad: sft\.steps: .*greater than 0"):
+    with pytest.raises(UserError, match=r"preset bad: sft\.arms\.sft\.steps: .*greater than 0"):
         preset.apply_preset("bad")
     assert Path("params.yaml").read_text("utf-8") == default_text()
 
@@ -158,17 +158,29 @@ def test_the_list_says_what_each_is_made_for_and_what_it_costs(project: Path) ->
     blocks = invoke("preset", "--list").split("\n\n")
     (shown,) = (block for block in blocks if block.startswith("grpo_efficient_v3_8: "))
     lines = [line.split(maxsplit=1) for line in shown.strip().splitlines()[1:]]
-    assert [name for name, _ in lines] == ["notebook", "model", "hardware", "cost", "differs", "run"]
+    assert [name for name, _ in lines] == ["notebook", "model", "hardware", "cost", "differs"]
     assert dict(lines)["notebook"].startswith("5, ")
     assert "the rank, is the weak one" in dict(lines)["differs"]
 
 
 def test_a_row_ends_with_the_command_that_runs_its_arm(project: Path) -> None:
     assert invoke("preset", "trajectory_gemma2_2b").splitlines()[-1] == (
-        "params.yaml is preset trajectory_gemma2_2b now; `dvc repro evaluate@trajectory` runs what that affects."
+        "params.yaml is preset trajectory_gemma2_2b now; `dvc repro` runs what that affects."
     )
+
+
+def test_a_former_layout_becomes_the_new_one(project: Path) -> None:
+    Path("params.yaml").write_text(
+        "seed: 0 # mine\nsft: {start: base, steps: 5}\ngrpo: {start: sft, beta: 0.1}\n", "utf-8"
+    )
+    preset.apply_preset("tiny")
+    text = Path("params.yaml").read_text("utf-8")
+    assert values(text) == values(default_text())
+    assert "seed: 0 # mine" in text
 
 
 def test_a_flow_mapping_that_gets_shorter_keeps_its_comment_beside_it(project: Path) -> None:
     preset.apply_preset("sft_full_gemma3_1b")
-    assert "  styles: {equations: 1.0} # how" in Path("params.yaml").read_text("utf-8")
+    text = Path("params.yaml").read_text("utf-8")
+    assert "      optimizer: {warmup_ratio: 0.0427} # 50 of 1,170 steps\n" in text
+    assert "  mesh: {fsdp: 8, tp: 1} # devices" in text

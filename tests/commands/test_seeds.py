@@ -1,4 +1,4 @@
-"""showwork seeds: what is queued, what counts as a run of the same recipe, and once with DVC itself."""
+"""showwork seeds: which seeds are queued, which runs share the recipe, and one test with DVC itself."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from showwork.errors import UserError
 from showwork.evaluation.seeds import digest
 from tests.commands.conftest import Repository
 
-# Accuracy 0.5 for sft; for grpo as many right of 4 as the seed says.
+# Accuracy 0.5 for sft; grpo gets `seed` of 4 right.
 STAGE = """\
 import pathlib, re
 seed = int(re.search(r"^seed: (\\d+)", pathlib.Path("params.yaml").read_text(), re.M)[1])
@@ -41,7 +41,7 @@ def run(*arguments: str) -> str:
 
 
 def experiment(repository: Repository, name: str, baseline: str, seed: int, right: int, **params: object) -> None:
-    """What DVC leaves of a finished experiment: a commit under refs/exps."""
+    """A finished experiment as DVC records it: a commit under refs/exps."""
     outcomes = {"sft": "1100", "grpo": "1" * right + "0" * (4 - right)}
     repository.write_results(outcomes, params={"seed": seed, "grpo": {"start": "sft"}, **params})
     made = repository.commit(name)
@@ -150,7 +150,7 @@ def test_with_dvc_itself(repository: Repository, monkeypatch: pytest.MonkeyPatch
     repository.git("commit", "--quiet", "--message", "run")
 
     assert "queued seed-2\nqueued seed-3\n" in run("2")
-    assert "queued seed-4\n" in run("1")  # those that wait are not queued again
+    assert "queued seed-4\n" in run("1")  # queued seeds are not queued again
     dvc("exp", "run", "--run-all")
     assert Path("params.yaml").read_text() == "seed: 1 # a comment\ngrpo:\n  start: sft\n"
     found = json.loads(run("--show", "--json"))

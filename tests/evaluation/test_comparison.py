@@ -1,10 +1,11 @@
-"""Comparing two states: which arms are tests, how they are corrected, and how often the gate fires."""
+"""Comparing two snapshots: which arms count as tests, the correction, and how often the gate fires."""
 
 import numpy as np
 import pytest
 
 from showwork.errors import UserError
-from showwork.evaluation.comparison import ArmComparison, Snapshot, StageLock, compare, flips
+from showwork.evaluation.comparison import ArmComparison, compare, flips
+from showwork.evaluation.snapshot import Snapshot, StageLock
 from showwork.evaluation.statistics import holm, mcnemar_worse
 
 

@@ -1,7 +1,11 @@
-"""Scores of completions that a reader can count by hand."""
+"""Scores of completions, counted by hand."""
+
+import json
+from dataclasses import replace
 
 import pytest
 
+from showwork.evaluation.predictions import Prediction, Probe, Sample
 from showwork.evaluation.scoring import is_faithful, majority, pass_at, score_arm, score_shifted
 from showwork.evaluation.statistics import wilson
 from showwork.records import Completion, Equation, Problem
@@ -63,7 +67,7 @@ def test_greedy_metrics_by_hand():
         "n_op_divide": 1,
         "accuracy_op_divide": 0.0,
     }
-    assert predictions[1] == {
+    assert predictions[1].to_json() == {
         "id": "b",
         "question": "How many?",
         "gold": "10",
@@ -78,8 +82,8 @@ def test_greedy_metrics_by_hand():
         ],
         "samples": [],
     }
-    assert predictions[3]["answer"] is None
-    assert predictions[3]["truncated"]
+    assert predictions[3].answer is None
+    assert predictions[3].truncated
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_faithful_compares_numbers_and_not_their_spelling():
 def test_equations_count_before_the_answer_alone():
     text = solved("3*4 = 12", "12").text + "\n1+1 = 3"
     metrics, predictions = score_arm([problem("a", "12", "3*4")], [completion(text)])
-    assert [equation["expression"] for equation in predictions[0]["equations"]] == ["3*4"]
+    assert [equation.expression for equation in predictions[0].equations] == ["3*4"]
     assert metrics["equations_n"] == metrics["equations_hold_rate"] == 1
 
 
@@ -123,8 +127,8 @@ def test_sample_metrics_by_hand():
     assert metrics["accuracy_sampled"] == round(4 / 12, 6)
     assert metrics["pass_at_4"] == 1.0
     assert metrics["maj_at_4"] == 0.5  # (1 + 0 + 1/2) / 3
-    assert [len(row["samples"]) for row in predictions] == [4, 4, 4, 0]
-    assert predictions[2]["samples"][1] == {
+    assert [len(row.samples) for row in predictions] == [4, 4, 4, 0]
+    assert predictions[2].to_json()["samples"][1] == {
         "text": solved("", "4").text,
         "answer": "4",
         "correct": True,
@@ -143,16 +147,33 @@ def test_pass_at_k_by_hand():
 
 
 def vote(*answers: str | None, gold: str = "4") -> float:
-    return majority([{"answer": answer, "correct": answer == gold} for answer in answers])
+    return majority([Sample("", answer, answer == gold, 1, False) for answer in answers])
 
 
 def test_majority_by_hand():
     assert vote("4", "4", "5") == 1.0
     assert vote("5", "5", "4") == 0.0
-    assert vote("4", "5") == 0.5  # a tie is drawn by lot
+    assert vote("4", "5") == 0.5  # a tie is broken at random
     assert vote("4", "4", "5", "5", "6", "6", "7") == pytest.approx(1 / 3)
     assert vote(None, None, "4") == 1.0  # no answer, no vote
     assert vote(None, None) == 0.0
+
+
+def test_a_prediction_survives_its_file():
+    drawn = {"a": [solved("", "12"), completion("?", truncated=True)]}
+    _, predictions = score_arm(PROBLEMS, GREEDY, samples=drawn)
+    probe = Probe(("3*", "4"), (0.5, 0.0), (-0.5, -0.001), (2, 1), {"premise_echo": True, "knowledge_gap": False})
+    predictions[1] = replace(predictions[1], probe=probe)
+    rows = [json.loads(json.dumps(prediction.to_json())) for prediction in predictions]
+    assert [Prediction.from_json(row) for row in rows] == predictions
+    assert [Prediction.from_json(row).to_json() for row in rows] == rows
+    keys = ["id", "question", "gold", "completion", "answer", "correct", "tokens", "truncated", "equations", "samples"]
+    assert list(rows[0]) == keys
+    assert list(rows[1]) == [*keys, "probe"]
+    assert rows[1]["probe"] == {
+        "tokens": ["3*", "4"], "entropy": [0.5, 0.0], "logp": [-0.5, -0.001], "settled": [2, 1],
+        "detectors": {"premise_echo": True, "knowledge_gap": False},
+    }  # fmt: skip
 
 
 def test_rates_over_nothing_are_left_out():
@@ -185,7 +206,7 @@ def test_what_does_not_fit_together_is_refused(problems, greedy, samples, messag
 
 
 def test_the_second_test_set_is_counted_by_the_kind_that_begins_an_id():
-    """A repeat's id has one more part: families-1a-2 is of the families too."""
+    """A repeat's id has one more part: families-1a-2 is also of kind families."""
     asked = [problem(id_, "12") for id_ in ("families-1a", "families-1a-2", "numbers-2b")]
     assert score_shifted(asked, [solved("3*4 = 12", "12"), solved("3*4 = 13", "13"), solved("3*4 = 12", "12")]) == {
         "shifted_n": 3, "shifted_accuracy": 0.666667, "shifted_families_n": 2, "shifted_families_accuracy": 0.5,

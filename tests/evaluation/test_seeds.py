@@ -1,4 +1,4 @@
-"""Arms over several seeds, by hand."""
+"""Arms over several seeds, computed by hand."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_mean_and_spread_by_hand() -> None:
     assert (base.start, base.difference, base.verdict) == (None, None, None)
     assert sft.accuracy == (0.5, 0.4, 0.45)
     assert (sft.across.n, sft.across.mean, sft.across.deviation) == (3, pytest.approx(0.45), pytest.approx(0.05))
-    # Seed by seed: 2, 3 and 4 points. Against the spread of either arm, 3 points would be nothing.
+    # Seed by seed: 2, 3 and 4 points. Compared with the spread of either arm, 3 points would be noise.
     assert grpo.difference.mean == pytest.approx(0.03)
     half = stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
     assert (grpo.difference.low, grpo.difference.high) == pytest.approx((0.03 - half, 0.03 + half))
@@ -41,7 +41,7 @@ def test_seeds_that_are_clear_by_themselves() -> None:
     runs = [*run(0, sft=50, grpo=58), *run(1, sft=50, grpo=57), *run(2, sft=50, grpo=42), *run(3, sft=50, grpo=60)]
     grpo = summarise(runs)[1]
     assert (grpo.clearly_better, grpo.clearly_worse) == (2, 1)
-    # What is gained and lost counts, not the difference: 20 and 12 are p = 0.22.
+    # The flips count, not the difference alone: 20 gained and 12 lost are p = 0.22.
     (mixed,) = summarise([SeedRun(seed, "grpo", "sft", 100, 58, 20, 12) for seed in range(3)])
     assert (mixed.clearly_better, mixed.difference.mean) == (0, pytest.approx(0.08))
 

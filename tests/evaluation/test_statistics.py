@@ -1,4 +1,4 @@
-"""Statistics against scipy and statsmodels on made tables, against brute force, and by hand."""
+"""Statistics against scipy and statsmodels on made-up tables, against brute force, and by hand."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A model and a tokenizer that are small enough to check by hand, and shared by all: compiling is what costs here."""
+"""A model and a tokenizer that are small enough to check by hand, shared by all tests to save compilation."""
 
 import dataclasses
 import functools
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from showwork import devices
 from showwork import tokenizer as tokenizers
-from showwork import tunix_adapter
 from showwork.config import Mesh
 from showwork.models.specs import MODELS, GemmaSpec
 from showwork.records import Problem
+from showwork.tunix_adapter import gemma, lora
 
 VOCABULARY = 64
-ONE_DEVICE = tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1))
+ONE_DEVICE = devices.make_mesh(Mesh(fsdp=1, tp=1))
 SENTENCES = (
     "Tom has 5 apples and buys 3 more. How many apples does he have?",
     "Tom has 5 + 3 = 8 apples.",
@@ -37,23 +38,31 @@ SENTENCES = (
 
 @pytest.fixture(scope="package", autouse=True)
 def _quick_compilation():
-    """Compiling costs seconds a program here and running it nothing: XLA's optimisations would double the time."""
+    """Compiling costs seconds per program and running it nothing: XLA's optimisations would double the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _strict():
+    """An array that is broadcast to a higher rank by accident is an error."""
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    yield
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
 @pytest.fixture(scope="session")
 def spec() -> GemmaSpec:
-    """A window of 8, so that rows of 16 are already longer than it."""
+    """A window of 8, so that rows of 16 already exceed it."""
     return dataclasses.replace(MODELS["gemma3_test"], sliding_window=8)
 
 
 @pytest.fixture(scope="session")
 def model(spec: GemmaSpec) -> nnx.Module:
     """Shared: tests that train clone it."""
-    model = tunix_adapter.build_model(spec, vocabulary=VOCABULARY, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(spec, vocabulary=VOCABULARY, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -62,8 +71,8 @@ RANK, ALPHA = 3, 6.0
 
 def with_lora(model: nnx.Module) -> nnx.Module:
     """An adapted copy whose lora_b, zero at the start, is random."""
-    adapted = tunix_adapter.add_lora(nnx.clone(model), rank=RANK, alpha=ALPHA, key=jax.random.key(2))
-    for number, (_, (module, name)) in enumerate(sorted(tunix_adapter.lora_modules(adapted).items())):
+    adapted = lora.add_lora(nnx.clone(model), rank=RANK, alpha=ALPHA, key=jax.random.key(2))
+    for number, (_, (module, name)) in enumerate(sorted(lora.lora_modules(adapted).items())):
         b = getattr(module, f"{name}_lora_b")
         b[...] = jax.random.normal(jax.random.fold_in(jax.random.key(3), number), b.shape) * 0.1
     return adapted
@@ -94,7 +103,7 @@ def _logits(graphdef: Any, state: Any, tokens: jax.Array) -> jax.Array:
 
 @pytest.fixture(scope="session")
 def logits_of() -> Callable[[nnx.Module, Any], np.ndarray]:
-    """Logits [L, V] of one row of ids by one whole pass: no cache, no packing, no left padding, no chunks.
+    """Logits [L, V] of one row of ids by one full forward pass: no cache, no packing, no left padding, no chunks.
 
     Rows are padded to 48 on the right, where a causal model can't see it, so that one program serves all.
     """

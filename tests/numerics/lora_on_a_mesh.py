@@ -1,4 +1,4 @@
-"""Run as a program on eight devices: LoRA on tiny Gemmas 2 and 3, one step of training, and what changed, as JSON."""
+"""Run as a program on eight devices: LoRA on tiny Gemmas 2 and 3, one step of training, and the changes, as JSON."""
 
 import json
 import sys
@@ -8,10 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from showwork import config, tunix_adapter
+from showwork import config, devices
 from showwork.models.specs import MODELS
 from showwork.training import data, sft
 from showwork.training.curves import Curve
+from showwork.training.run import Run
+from showwork.tunix_adapter import gemma, lora
 
 SETTINGS = {
     "optimizer": {
@@ -24,20 +26,22 @@ SETTINGS = {
 
 
 def train_one_step(name: str, folder: Path) -> dict[str, int]:
-    model = tunix_adapter.build_model(MODELS[name], vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
-    adapted = tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(1))
-    before = {path: np.array(value) for path, value in tunix_adapter.parameters(adapted).items()}
+    model = gemma.build_model(MODELS[name], vocabulary=64, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
+    adapted = lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(1))
+    before = {path: np.array(value) for path, value in gemma.parameters(adapted).items()}
     examples = [data.Example(np.arange(2, 18, dtype=np.int32), np.ones(16, np.int32))] * 16
     sft.train(
-        adapted, examples, [], config.Supervised.model_validate(SETTINGS), seed=0, checkpoints=folder / "state",
-        mesh=tunix_adapter.make_mesh(config.Mesh(fsdp=4, tp=2)), name=name,
-        curve=Curve(folder / "plot.csv", folder / "kept.csv", sft.COLUMNS),
+        adapted, examples, [], config.Supervised.model_validate(SETTINGS),
+        Run(
+            name, 0, devices.make_mesh(config.Mesh(fsdp=4, tp=2)), folder,
+            Curve(folder / "plot.csv", folder / "kept.csv", sft.COLUMNS),
+        ),
     )  # fmt: skip
-    after = tunix_adapter.parameters(adapted)
+    after = gemma.parameters(adapted)
     changed = {path for path, value in before.items() if (value != np.array(after[path])).any()}
     return {
-        "modules": len(tunix_adapter.lora_modules(adapted)),
+        "modules": len(lora.lora_modules(adapted)),
         "changed_adapters": sum(path.endswith("_lora_b") for path in changed),
         "changed_weights": sum("_lora_" not in path for path in changed),
         "devices": len(after["layers.0.mlp.gate_proj.kernel"].sharding.device_set),
@@ -48,6 +52,6 @@ def train_one_step(name: str, folder: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)
-    tunix_adapter._is_cpu = lambda mesh: False  # weights in parts, as on a TPU
+    devices._is_cpu = lambda mesh: False  # weights in parts, as on a TPU
     with tempfile.TemporaryDirectory() as scratch:
         print(json.dumps({name: train_one_step(name, Path(scratch) / name) for name in sys.argv[1:]}))

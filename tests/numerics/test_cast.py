@@ -1,7 +1,9 @@
-"""The self-teaching loop: what it keeps and asks next, by hand; that it teaches, drops what hurts, and resumes."""
+"""The self-teaching loop: kept rows and next problems by hand; it learns, rejects a harmful round, and resumes."""
 
 import dataclasses
+import functools
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,17 @@ import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
-from showwork import config, rollout, tunix_adapter
+from showwork import config, devices, rollout
 from showwork.problems.variants import make_variant, question_mark
 from showwork.reading.answers import render_completion
+from showwork.reading.completion import Reading
 from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
 from showwork.training import cast, selection
+from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.run import Run
+from showwork.tunix_adapter import gemma, supervised
 from tests.numerics.conftest import flat
 
 # ------------------------------------------------------------------------------------------------- what is kept
@@ -87,9 +93,9 @@ def test_the_analysis_counts_by_kind():
 
 
 def test_what_failed_comes_weakest_kind_first():
-    # Differences stand at 1/4, sums at 3/4; problem 1 never failed.
+    # Differences are right at 1/4, sums at 3/4; problem 1 never failed.
     assert [p.id for p in selection.weakest_first(attempts())] == ["4", "3", "2"]
-    # Equals stay as they came: an id is a hash, and its order is none.
+    # Ties keep their order: ids are hashes, so their order means nothing.
     *_, (never_solved, texts) = attempts()
     equals = [(dataclasses.replace(never_solved, id=name), texts) for name in ("b", "c", "a")]
     assert [p.id for p in selection.weakest_first(equals)] == ["b", "c", "a"]
@@ -116,8 +122,10 @@ OPTIMIZER = {
     "max_grad_norm": 1.0,
 }  # fmt: skip
 CAST: dict[str, Any] = {
-    "start": "sft_dual", "adapter": None, "rounds": 2, "problems_per_round": 8, "variants_per_round": 8,
-    "generations": 4, "keep_per_problem": 2, "replay_share": 0.0, "validation_problems": 8,
+    "start": "sft_dual", "prompt": "dual", "adapter": None, "rounds": 2, "problems_per_round": 8,
+    "variants_per_round": 8, "generations": 4, "keep_per_problem": 2, "replay_share": 0.0,
+    "replay_styles": {"dual": 1.0},
+    "validation_problems": 8,
     "training": {
         "optimizer": OPTIMIZER, "steps": STEPS, "rows_per_step": 2, "micro_batch_rows": 2, "max_tokens": 96,
         "validate_every_steps": 3, "checkpoint_every_steps": 1,
@@ -135,7 +143,7 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_once(tmp_path_factory):
-    """Each round's trainer is a new function to JAX: its program is looked up, as the stage does."""
+    """Each round's trainer is a new function to JAX; as in the stage, its program comes from the compilation cache."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     compilation_cache.reset_cache()
     yield
@@ -146,28 +154,26 @@ def _compiled_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pupil(spec, words) -> nnx.Module:
     shallow = dataclasses.replace(spec, layers=1, global_layers=(0,))
-    model = tunix_adapter.build_model(shallow, vocabulary=len(words), dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(shallow, vocabulary=len(words), dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
     return model
 
 
 @pytest.fixture
 def likes_e(monkeypatch):
-    """Right is what has an "e" in it: a model without training says some such texts, and can learn to say more."""
-    for module in (cast, selection):
-        monkeypatch.setattr(module, "is_correct", lambda text, gold: "e" in text)
+    """A text is right if it contains an "e": an untrained model writes some such texts and can learn to write more."""
+    monkeypatch.setattr(Reading, "is_correct", lambda reading, gold: "e" in reading.text)
     monkeypatch.setattr(selection, "verdict", lambda c, p: "sound" if "e" in c.text else "wrong")
 
 
 def teach(pupil: nnx.Module, words: Any, folder: Path, **changes: Any) -> tuple[np.ndarray, bytes, str]:
     """Weights, curve, and metrics with story, after a run that starts from a copy of the pupil."""
-    model, arm = nnx.clone(pupil), config.Cast.model_validate(CAST | changes)
+    model, settings = nnx.clone(pupil), config.Cast.model_validate(CAST | changes)
     folder.mkdir(exist_ok=True)
-    told = cast.train(
-        model, PROBLEMS, PROBLEMS[:8], [], arm, tokenizer=words, system="", stop_ids=(words.eos_id(),), taken=set(),
-        mesh=tunix_adapter.make_mesh(config.Mesh(fsdp=1, tp=1)), seed=0, scratch=folder,
-        curve=Curve(folder / "plot.csv", folder / "kept.csv", cast.COLUMNS),
-    )  # fmt: skip
+    curve = Curve(folder / "plot.csv", folder / "kept.csv", cast.COLUMNS)
+    run = Run("cast", 0, devices.make_mesh(config.Mesh(fsdp=1, tp=1)), folder, curve)
+    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),))
+    told = cast.train(arm, PROBLEMS, PROBLEMS[:8], [], run, taken=set())
     return flat(nnx.state(model, nnx.Param)), (folder / "plot.csv").read_bytes(), json.dumps(told)
 
 
@@ -178,7 +184,7 @@ def test_it_teaches_and_goes_on_where_it_was_killed(pupil, words, tmp_path, monk
     assert metrics["val_accuracy"] > metrics["val_accuracy_start"]
     assert metrics["optimizer_steps"] == 2 * STEPS
 
-    trainer, steps = tunix_adapter.SupervisedTrainer, []
+    trainer, steps = supervised.SupervisedTrainer, []
     step = trainer._post_process_train_step
 
     def dying(self: Any, aux: Any) -> None:
@@ -193,8 +199,8 @@ def test_it_teaches_and_goes_on_where_it_was_killed(pupil, words, tmp_path, monk
     resumed = teach(pupil, words, tmp_path / "killed")
     np.testing.assert_array_equal(resumed[0], whole[0])
     assert resumed[1:] == whole[1:]
-    # Nothing of the first round was done again, and of the second what followed its last checkpoint: that of step 1 is
-    # written while step 2 runs, and may not be there when the run is killed.
+    # Nothing of the first round was repeated; of the second, only the steps after its last checkpoint. The checkpoint
+    # of step 1 is written while step 2 runs, and may be missing when the run is killed.
     again = len(steps) - (STEPS + 2)
     assert again in (STEPS - 1, STEPS)
 
@@ -213,7 +219,10 @@ def test_a_round_that_hurts_is_thrown_away(pupil, words, tmp_path, monkeypatch, 
         first.extend([text] * (len(first) < 8))
         return text in first
 
-    monkeypatch.setattr(cast, "is_correct", is_as_at_first)
+    # In validation alone.
+    monkeypatch.setattr(
+        cast, "read", lambda text: types.SimpleNamespace(is_correct=functools.partial(is_as_at_first, text))
+    )
     wild = CAST["training"] | {"optimizer": OPTIMIZER | {"learning_rate": 100.0}, "steps": 1}
     weights, curve, told = teach(pupil, words, tmp_path, training=wild, rounds=1)
     assert curve.decode().splitlines()[1].startswith("0,1,1,")

@@ -13,11 +13,12 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from showwork import tunix_adapter
+from showwork import devices
 from showwork.config import Mesh
 from showwork.errors import UserError
-from showwork.models import checkpoints, hf_config, tensors
+from showwork.models import checkpoints, hf_config, saving, tensors
 from showwork.models.specs import MODELS, PUBLISHED
+from showwork.tunix_adapter import gemma
 from tests.numerics.conftest import ALPHA, RANK, with_lora
 
 ADAPTER = Path("adapter/adapter_model.safetensors")
@@ -27,7 +28,7 @@ IDS = [2, 5, 9, 17, 33, 60, 4, 4, 8, 12, 20, 31, 7, 1]  # longer than the window
 @pytest.fixture(scope="module")
 def folder(model, spec, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    checkpoints.save(model, folder, spec=spec, stop_ids=(1, 5))
+    saving.save(model, folder, spec=spec, stop_ids=(1, 5))
     return folder
 
 
@@ -35,7 +36,7 @@ def folder(model, spec, tmp_path_factory) -> Path:
 def sharded(model, spec, tmp_path, monkeypatch) -> Path:
     """The same in shards of at most 20 kB, which the larger tensors fill alone."""
     monkeypatch.setattr(tensors, "SHARD_BYTES", 20_000)
-    checkpoints.save(model, tmp_path / "sharded", spec=spec, stop_ids=(1, 5))
+    saving.save(model, tmp_path / "sharded", spec=spec, stop_ids=(1, 5))
     return tmp_path / "sharded"
 
 
@@ -60,16 +61,16 @@ def test_reading_back_gives_equal_logits(model, spec, folder, logits_of):
 
 def test_writing_again_gives_the_same_bytes(spec, folder, tmp_path):
     loaded, _ = checkpoints.load(folder)
-    checkpoints.save(loaded, tmp_path, spec=spec, stop_ids=(1, 5))
+    saving.save(loaded, tmp_path, spec=spec, stop_ids=(1, 5))
     assert hashes(tmp_path) == hashes(folder)
 
 
 def test_equal_heads_survive_too(model, tmp_path, spec, logits_of):
-    """Where heads equal key-value heads Tunix fuses the three projections."""
+    """With as many key-value heads as heads, Tunix fuses the three projections."""
     fused = dataclasses.replace(spec, kv_heads=spec.heads, layers=1, global_layers=(0,))
-    model = tunix_adapter.build_model(fused, vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(1))
-    checkpoints.save(model, tmp_path, spec=fused, stop_ids=(1,))
+    model = gemma.build_model(fused, vocabulary=64, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(1))
+    saving.save(model, tmp_path, spec=fused, stop_ids=(1,))
     loaded, read = checkpoints.load(tmp_path)
     assert read == fused
     np.testing.assert_array_equal(
@@ -78,9 +79,9 @@ def test_equal_heads_survive_too(model, tmp_path, spec, logits_of):
 
 
 def test_bfloat16_survives(spec, tmp_path):
-    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="bfloat16")
-    tunix_adapter.draw_weights(model, key=jax.random.key(1))
-    checkpoints.save(model, tmp_path, spec=spec, stop_ids=(1,))
+    model = gemma.build_model(spec, vocabulary=64, dtype="bfloat16")
+    gemma.draw_weights(model, key=jax.random.key(1))
+    saving.save(model, tmp_path, spec=spec, stop_ids=(1,))
     loaded, _ = checkpoints.load(tmp_path)
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(m, nnx.Param)) for m in (model, loaded)), strict=True):
         assert theirs.dtype == jnp.bfloat16
@@ -104,16 +105,16 @@ def test_shards_hold_what_one_file_holds(model, folder, sharded, logits_of):
 
 def test_one_file_written_over_shards_replaces_them(model, spec, folder, sharded, monkeypatch):
     monkeypatch.undo()
-    checkpoints.save(model, sharded, spec=spec, stop_ids=(1, 5))
+    saving.save(model, sharded, spec=spec, stop_ids=(1, 5))
     assert hashes(sharded) == hashes(folder)
 
 
 def test_reading_onto_a_mesh_places_every_weight(folder, model):
-    mesh = tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1))
+    mesh = devices.make_mesh(Mesh(fsdp=1, tp=1))
     loaded, _ = checkpoints.load(folder, mesh=mesh)
-    for name, weight in tunix_adapter.parameters(loaded).items():
+    for name, weight in gemma.parameters(loaded).items():
         assert weight.sharding.mesh == mesh
-        np.testing.assert_array_equal(weight, tunix_adapter.parameters(model)[name])
+        np.testing.assert_array_equal(weight, gemma.parameters(model)[name])
 
 
 # ------------------------------------------------------------------------------------------------ what it holds
@@ -182,7 +183,7 @@ def test_one_published_stop_id_may_be_a_bare_number(broken):
 @pytest.fixture(scope="module")
 def merged_folder(adapted, spec, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("merged")
-    checkpoints.save(adapted, folder, spec=spec, stop_ids=(1,), adapter=(RANK, ALPHA))
+    saving.save(adapted, folder, spec=spec, stop_ids=(1,), adapter=(RANK, ALPHA))
     return folder
 
 
@@ -221,10 +222,10 @@ def test_adapter_configuration(merged_folder):
 
 def test_adapters_of_fused_projections(model, spec, tmp_path):
     fused = dataclasses.replace(spec, kv_heads=spec.heads, layers=1, global_layers=(0,))
-    base = tunix_adapter.build_model(fused, vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(base, key=jax.random.key(1))
-    checkpoints.save(base, tmp_path / "base", spec=fused, stop_ids=(1,))
-    checkpoints.save(with_lora(base), tmp_path / "merged", spec=fused, stop_ids=(1,), adapter=(RANK, ALPHA))
+    base = gemma.build_model(fused, vocabulary=64, dtype="float32")
+    gemma.draw_weights(base, key=jax.random.key(1))
+    saving.save(base, tmp_path / "base", spec=fused, stop_ids=(1,))
+    saving.save(with_lora(base), tmp_path / "merged", spec=fused, stop_ids=(1,), adapter=(RANK, ALPHA))
     before, after = (load_file(tmp_path / name / tensors.WEIGHTS) for name in ("base", "merged"))
     adapter = load_file(tmp_path / "merged" / ADAPTER)
     for letter in "qkv":
@@ -366,7 +367,7 @@ def test_a_damaged_shard_is_a_mistake_that_is_named(sharded, damage):
 
 
 def test_an_arm_that_was_not_trained_is_a_mistake(tmp_path):
-    with pytest.raises(UserError, match=r"sft_dual: no such model: it was not trained yet; `dvc repro sft_dual` makes"):
+    with pytest.raises(UserError, match=r"sft_dual: no such model: it was not trained yet; `dvc repro` makes"):
         checkpoints.load(tmp_path / "sft_dual")
 
 
@@ -375,7 +376,7 @@ def test_an_arm_that_was_not_trained_is_a_mistake(tmp_path):
 
 def convert(source: Path, folder: Path, **changes: Any) -> None:
     settings = {"vocabulary": 64, "dtype": "float32", "stop_ids": (5, 1), **changes}
-    checkpoints.convert(source, folder, **settings)
+    saving.convert(source, folder, **settings)
 
 
 def test_converting_keeps_every_number(folder, spec, tmp_path):
@@ -407,7 +408,7 @@ def test_a_tokenizer_of_another_size_is_a_mistake(folder, spec, tmp_path, tokens
 
 
 def test_an_embedding_far_larger_than_the_tokenizer_is_a_mistake(folder, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_MAX_UNUSED_ROWS", 3)
+    monkeypatch.setattr(saving, "_MAX_UNUSED_ROWS", 3)
     with pytest.raises(UserError, match="they are not of one model"):
         convert(folder, tmp_path / "out", spec=spec, vocabulary=60)
 

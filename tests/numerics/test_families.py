@@ -1,4 +1,4 @@
-"""Every generation of Gemma: against transformers, which writes and reads each in its own layout, and against itself.
+"""Every generation of Gemma: against transformers, which writes and reads its own layout, and against itself.
 
 What needs PyTorch is skipped where that is not installed; CI installs it.
 """
@@ -15,10 +15,11 @@ import pytest
 from flax import nnx
 from tunix.models.gemma import model as tunix_gemma
 
-from showwork import rollout, tunix_adapter
-from showwork.models import checkpoints, layout
+from showwork import rollout
+from showwork.models import checkpoints, layout, saving
 from showwork.models.specs import MODELS, PUBLISHED, GemmaSpec
 from showwork.training import losses
+from showwork.tunix_adapter import gemma, lora
 from tests.numerics.conftest import ALPHA, RANK, with_lora
 
 WINDOW = 8
@@ -36,13 +37,13 @@ SPECS: dict[str, GemmaSpec] = {
         MODELS["gemma3_test"], heads=4, kv_heads=2, sliding_window=WINDOW, global_rope_scale=8.0
     ),
 }  # fmt: skip
-# Those that conftest's model, a Gemma 3 with one key-value head, does not stand for.
+# Families that conftest's model, a Gemma 3 with one key-value head, does not cover.
 OTHERS = ("gemma", "gemma2")
 
 
 def build(name: str) -> nnx.Module:
-    model = tunix_adapter.build_model(SPECS[name], vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(SPECS[name], vocabulary=64, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -136,9 +137,7 @@ def test_the_text_half_of_a_model_that_sees(torch, transformers, tmp_path, logit
     theirs = transformers.Gemma3ForConditionalGeneration._from_config(config, attn_implementation="eager")
     randomise(theirs, torch)
     theirs.save_pretrained(tmp_path / "theirs")
-    checkpoints.convert(
-        tmp_path / "theirs", tmp_path / "ours", spec=spec, vocabulary=64, dtype="float32", stop_ids=(1,)
-    )
+    saving.convert(tmp_path / "theirs", tmp_path / "ours", spec=spec, vocabulary=64, dtype="float32", stop_ids=(1,))
     ours, read = checkpoints.load(tmp_path / "ours")
     assert read == spec
     np.testing.assert_allclose(logits_of(ours, IDS), logits_by_transformers(theirs, torch)[:, :64], atol=1e-4)
@@ -160,7 +159,7 @@ def test_transformers_opens_what_is_written_after_full_training(name, torch, tra
     step(model)
     wanted = logits_of(model, IDS)
     assert np.abs(wanted - before).max() > 0.01
-    checkpoints.save(model, tmp_path, spec=SPECS[name], stop_ids=(1,))
+    saving.save(model, tmp_path, spec=SPECS[name], stop_ids=(1,))
     theirs = open_with_transformers(tmp_path, transformers, torch)
     np.testing.assert_allclose(logits_by_transformers(theirs, torch), wanted, atol=1e-4)
 
@@ -171,8 +170,8 @@ def test_transformers_and_peft_open_what_is_written_after_lora(name, torch, tran
     adapted = with_lora(model)
     wanted = logits_of(adapted, IDS)
     assert np.abs(wanted - logits_of(model, IDS)).max() > 0.01
-    checkpoints.save(model, tmp_path / "base", spec=SPECS[name], stop_ids=(1,))
-    checkpoints.save(adapted, tmp_path / "merged", spec=SPECS[name], stop_ids=(1,), adapter=(RANK, ALPHA))
+    saving.save(model, tmp_path / "base", spec=SPECS[name], stop_ids=(1,))
+    saving.save(adapted, tmp_path / "merged", spec=SPECS[name], stop_ids=(1,), adapter=(RANK, ALPHA))
     theirs = open_with_transformers(tmp_path / "merged", transformers, torch)
     np.testing.assert_allclose(logits_by_transformers(theirs, torch), wanted, atol=1e-4)
 
@@ -187,7 +186,7 @@ def test_transformers_and_peft_open_what_is_written_after_lora(name, torch, tran
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_reading_back_gives_equal_logits(name, models, tmp_path, logits_of):
-    checkpoints.save(models[name], tmp_path, spec=SPECS[name], stop_ids=(1,))
+    saving.save(models[name], tmp_path, spec=SPECS[name], stop_ids=(1,))
     loaded, read = checkpoints.load(tmp_path)
     assert read == SPECS[name]
     np.testing.assert_array_equal(logits_of(loaded, IDS), logits_of(models[name], IDS))
@@ -204,8 +203,8 @@ def test_greedy_is_argmax_by_whole_passes(name, models, logits_of):
     # Left padding, a cache, and prompts and completions that are longer than the window.
     model, prompts = models[name], [[2, *range(10, 23)], [2, 30, 31], [2]]
     found = rollout.generate(
-        model, rollout.left_pad(prompts, pad_id=0), key=jax.random.key(0), sampling=rollout.Sampling(greedy=True),
-        generations=1, max_tokens=12, stop_ids=(), pad_id=0,
+        model, rollout.left_pad(prompts, pad_id=0), key=jax.random.key(0), generations=1,
+        decoding=rollout.Decoding(rollout.Sampling(greedy=True), max_tokens=12, stop_ids=(), pad_id=0),
     )  # fmt: skip
     for prompt, tokens in zip(prompts, found.tokens, strict=True):
         ids = list(prompt)
@@ -238,11 +237,11 @@ def test_gemma_2_caps_its_logits(models):
 
 @pytest.mark.parametrize(("name", "modules"), [("gemma", 2 * 5), ("gemma2", 2 * 6)])
 def test_lora_reaches_every_projection(name, modules, models):
-    adapted = tunix_adapter.add_lora(models[name], rank=2, alpha=2.0, key=jax.random.key(0))
-    assert len(tunix_adapter.lora_modules(adapted)) == modules
+    adapted = lora.add_lora(models[name], rank=2, alpha=2.0, key=jax.random.key(0))
+    assert len(lora.lora_modules(adapted)) == modules
 
 
-# Parameters, embedding included, of the published weights; Gemma 3 4B has 0.4 billion more that see.
+# Parameters, embedding included, of the published weights; Gemma 3 4B has 0.4 billion more for vision.
 PARAMETERS = {
     "gemma_2b": 2_506_172_416, "gemma_7b": 8_537_680_896, "gemma2_2b": 2_614_341_888, "gemma3_270m": 268_098_176,
     "gemma3_1b": 999_885_952, "gemma3_4b": 3_880_099_328,
@@ -257,8 +256,8 @@ def test_a_published_model_has_its_size(name):
 
 @pytest.mark.parametrize("name", ["gemma_2b", "gemma2_2b", "gemma3_270m"])
 def test_a_published_model_is_built_without_weights(name):
-    model = tunix_adapter.abstract_model(MODELS[name], vocabulary=PUBLISHED[name].vocabulary, dtype="bfloat16")
-    weights = tunix_adapter.parameters(model)
+    model = gemma.abstract_model(MODELS[name], vocabulary=PUBLISHED[name].vocabulary, dtype="bfloat16")
+    weights = gemma.parameters(model)
     assert all(isinstance(weight, jax.ShapeDtypeStruct) for weight in weights.values())
     assert {weight.dtype for weight in weights.values()} == {jnp.dtype("bfloat16")}
     assert sum(weight.size for weight in weights.values()) == PARAMETERS[name]

@@ -1,4 +1,4 @@
-"""The numbers inside the losses, by hand, and what must not change them."""
+"""The losses' numbers, computed by hand, and changes that must not affect them."""
 
 import functools
 from typing import Any
@@ -17,7 +17,7 @@ LN2, LN3, LN5 = np.log(2), np.log(3), np.log(5)
 
 @pytest.fixture
 def strict():
-    """For our own arithmetic: no silent broadcasting of ranks, no NaN."""
+    """For this package's arithmetic: no implicit rank promotion, no NaN."""
     with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
         yield
 
@@ -125,7 +125,7 @@ def test_k3_is_accurate_near_zero(difference):
 
 def test_k3_written_with_exp_would_be_wrong_near_zero():
     difference = np.float32(1e-4)
-    assert abs((np.exp(difference) - 1 - difference) / 5e-9 - 1) > 1  # what the test above guards against
+    assert abs((np.exp(difference) - 1 - difference) / 5e-9 - 1) > 1  # the error that the test above guards against
 
 
 def test_on_policy_gradient_of_k3_is_not_zero_where_that_of_k1_is():
@@ -278,6 +278,12 @@ def test_prompts_alone_have_no_gradient(model):
 POLICY = {"beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.3, "temperature": 1.0}
 
 
+def policy_loss(model: nnx.Module, *arrays: Any, **options: Any) -> tuple[jax.Array, losses.Aux]:
+    named = {name: options.pop(name) for name in losses.PolicyRows._fields if name in options}
+    rows = losses.PolicyRows(*arrays, **named)
+    return losses.policy_loss(model, rows, objective=losses.Objective(**options))
+
+
 def policy_batch(advantages: tuple[float, float], old: Any = None, reference: Any = None) -> dict[str, Any]:
     batch = rows([0], [1], width=16)
     batch["advantages"] = (np.array(advantages)[:, None] * (batch["weights"] > 0)).astype(np.float32)
@@ -296,7 +302,7 @@ def _statistics(graphdef: Any, state: Any, batch: Any) -> Any:
 
 def test_on_policy_gradient_is_that_of_reinforce(model):
     batch = policy_batch((1.5, -0.5))
-    (loss, aux), gradients = gradient(model, batch, losses.policy_loss, **POLICY)
+    (loss, aux), gradients = gradient(model, batch, policy_loss, **POLICY)
     # The textbook's -sum(A * weight * logp) is a cross-entropy whose weights are signed.
     signed = {name: batch[name] for name in ("tokens", "positions", "segments")}
     _, textbook = gradient(model, {**signed, "weights": batch["weights"] * batch["advantages"]})
@@ -308,12 +314,12 @@ def test_on_policy_gradient_is_that_of_reinforce(model):
 
 
 def test_without_advantage_and_beta_the_gradient_is_exactly_zero(model):
-    (_, _), gradients = gradient(model, policy_batch((0.0, 0.0)), losses.policy_loss, **POLICY)
+    (_, _), gradients = gradient(model, policy_batch((0.0, 0.0)), policy_loss, **POLICY)
     assert not flat(gradients).any()
 
 
 def test_the_entropy_and_token_sums(model, logits_of):
-    (_, aux), _ = gradient(model, policy_batch((1.5, -0.5)), losses.policy_loss, **POLICY)
+    (_, aux), _ = gradient(model, policy_batch((1.5, -0.5)), policy_loss, **POLICY)
     entropy = 0.0
     for tokens, prompt_tokens in EXAMPLES:
         logps = log_softmax(logits_of(model, tokens))[prompt_tokens - 1 : -1]
@@ -328,7 +334,7 @@ def test_ratio_clip_and_kl_in_one_loss(model):
     # The reference is ln 2 above: k3 = 2 - 1 - ln 2 a token.
     logps = logps_of(model, policy_batch((0, 0)))
     batch = policy_batch((1.0, -1.0), logps - np.float32(LN2), logps + np.float32(LN2))
-    (loss, aux), _ = gradient(model, batch, losses.policy_loss, **{**POLICY, "beta": 0.5})
+    (loss, aux), _ = gradient(model, batch, policy_loss, **{**POLICY, "beta": 0.5})
     assert float(aux["clipped"]) == 3
     assert float(aux["kl"]) == pytest.approx(8 * (1 - LN2), rel=1e-4)
     assert float(loss) == pytest.approx((3 * -1.3 + 5 * 2) / 8 + 0.5 * (1 - LN2), rel=1e-4)
@@ -337,7 +343,7 @@ def test_ratio_clip_and_kl_in_one_loss(model):
 def test_at_the_reference_the_penalty_has_no_gradient(model):
     logps = logps_of(model, policy_batch((0, 0)))
     (loss, _), gradients = gradient(
-        model, policy_batch((0.0, 0.0), logps, logps), losses.policy_loss, **{**POLICY, "beta": 0.5}
+        model, policy_batch((0.0, 0.0), logps, logps), policy_loss, **{**POLICY, "beta": 0.5}
     )
     assert abs(float(loss)) < 1e-6
     # k1's would be 0.5 * sum(weight * grad logp): a random walk at every step.

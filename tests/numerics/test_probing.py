@@ -1,4 +1,4 @@
-"""Traces against plain whole passes, layer by layer: no packing, no chunks."""
+"""Traces against plain full forward passes, layer by layer: no packing, no chunks."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from showwork import tunix_adapter
 from showwork.evaluation import probing
 from showwork.prompts import render_prompt
 from showwork.records import Problem
 from showwork.training import losses
+from showwork.tunix_adapter import gemma
 from tests.numerics.conftest import log_softmax
 
 PROBLEMS = [Problem(str(i), question, "", "1", ()) for i, question in enumerate(["5 + 3?", "How?", "4?"])]
@@ -21,8 +21,8 @@ LAYERS = 2
 @pytest.fixture(scope="module")
 def model(spec, words):
     """With the whole vocabulary of the tokenizer."""
-    model = tunix_adapter.build_model(spec, vocabulary=len(words), dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(spec, vocabulary=len(words), dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -35,7 +35,7 @@ def prompt_ids(words, problem):
 
 
 def rows_of(words):
-    """(prompt ids, completion ids) of the two completions that say something."""
+    """(prompt ids, completion ids) of the two completions that are not empty."""
     return [(prompt_ids(words, p), words.encode(c)) for p, c in zip(PROBLEMS, COMPLETIONS, strict=True) if c]
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from showwork import config, files, tunix_adapter
+from showwork import files, presets
 from showwork import tokenizer as tokenizers
 from showwork.errors import UserError
-from showwork.models import checkpoints
+from showwork.models import checkpoints, saving
 from showwork.models.specs import MODELS
+from showwork.tunix_adapter import gemma
 from tests.numerics.conftest import SENTENCES
 
 ROOT = Path(__file__).parents[2]
@@ -30,11 +31,11 @@ def stage(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """Two rows of the embedding have no token."""
+    """A published Gemma 2's folder; two rows of its embedding have no token."""
     folder = tmp_path_factory.mktemp("source")
-    model = tunix_adapter.build_model(MODELS["gemma2_test"], vocabulary=VOCABULARY + 2, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
-    checkpoints.save(model, folder, spec=MODELS["gemma2_test"], stop_ids=(1,))
+    model = gemma.build_model(MODELS["gemma2_test"], vocabulary=VOCABULARY + 2, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
+    saving.save(model, folder, spec=MODELS["gemma2_test"], stop_ids=(1,))
     tokenizers.save(tokenizers.train(SENTENCES, vocabulary=VOCABULARY), folder)
     return folder
 
@@ -45,7 +46,7 @@ def project(tmp_path, source, problems, monkeypatch) -> Any:
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
         files.write_jsonl(Path(f"data/clean/{split}.jsonl"), [problem.to_json() for problem in problems])
-    values = YAML(typ="safe").load((Path(config.__file__).parent / "presets/tiny.yaml").read_text())
+    values = YAML(typ="safe").load(presets.text("tiny"))
 
     def write(*, weights: str | None = f"folder:{source}", name: str = "gemma2_test", dtype: str = "float32") -> None:
         values["base"] = {"weights": weights, "drills": None}
@@ -66,8 +67,8 @@ def test_a_published_model_is_brought_in(project, source):
     assert len(words) == VOCABULARY
     loaded, spec = checkpoints.load(Path("models/base"))
     assert spec == MODELS["gemma2_test"]
-    for name, theirs in tunix_adapter.parameters(checkpoints.load(source)[0]).items():
-        ours = tunix_adapter.parameters(loaded)[name]
+    for name, theirs in gemma.parameters(checkpoints.load(source)[0]).items():
+        ours = gemma.parameters(loaded)[name]
         np.testing.assert_array_equal(ours, theirs[: len(ours)].astype("bfloat16"))
     # A training target ends with <end_of_turn>, which the published generation_config.json need not name.
     assert checkpoints.stop_ids(Path("models/base")) == (*words.encode("<end_of_turn>"), 1)

@@ -1,14 +1,15 @@
-"""What a model from scratch is taught before any word, the memory that training saves, and devices of a CPU."""
+"""Pre-training rows of a model from scratch, the memory that training saves, and the devices of a CPU."""
 
 import jax
 import numpy as np
 from flax import nnx
 
-from showwork import rollout, tunix_adapter
+from showwork import devices, rollout
 from showwork.config import Mesh
 from showwork.tokenizer import SYMBOLS
 from showwork.training import data
 from showwork.training.losses import supervised_loss
+from showwork.tunix_adapter import gemma
 from tests.numerics.conftest import VOCABULARY
 
 ROW = {
@@ -45,7 +46,7 @@ def test_recall_rows_repeat_with_their_seed(words):
 
 
 def test_remat_changes_memory_and_no_gradient(model, spec):
-    kept = tunix_adapter.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=True)
+    kept = gemma.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=True)
     nnx.update(kept, nnx.state(model))
 
     def gradient(of):
@@ -63,12 +64,12 @@ def test_remat_changes_memory_and_no_gradient(model, spec):
 def test_a_mesh_of_one_device_changes_no_token(model):
     prompts = np.array([[2, 11, 12, 13], [2, 14, 15, 16]], np.int32)
     options = {
-        "key": jax.random.key(0), "sampling": rollout.Sampling(), "generations": 2, "max_tokens": 6, "stop_ids": (1,),
-        "pad_id": 0,
+        "key": jax.random.key(0), "generations": 2,
+        "decoding": rollout.Decoding(rollout.Sampling(), max_tokens=6, stop_ids=(1,), pad_id=0),
     }  # fmt: skip
     alone = rollout.generate(model, prompts, **options)
     placed = nnx.clone(model)
-    tunix_adapter.place(placed, tunix_adapter.make_mesh(Mesh(fsdp=1, tp=1)))
+    devices.place(placed, devices.make_mesh(Mesh(fsdp=1, tp=1)))
     np.testing.assert_array_equal(rollout.generate(placed, prompts, **options).tokens, alone.tokens)
 
 

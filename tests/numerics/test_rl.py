@@ -1,4 +1,4 @@
-"""Advantages, token weights, layout and order of the group arms, by hand."""
+"""Advantages, token weights, layout and order of the group arms, computed by hand."""
 
 import functools
 import itertools
@@ -9,12 +9,14 @@ import optax
 import pytest
 from flax import nnx
 
-from showwork import config, rollout, tunix_adapter
+from showwork import rollout
 from showwork.records import Completion, Problem
 from showwork.rewards import RewardSpec
-from showwork.training import losses, rl
+from showwork.training import credit, losses, packing, rl
+from showwork.training.logps import completion_logps
+from showwork.tunix_adapter import gemma
 from tests.numerics.conftest import ONE_DEVICE, VOCABULARY, flat, log_softmax, with_lora
-from tests.numerics.test_losses import POLICY, gradient
+from tests.numerics.test_losses import POLICY, gradient, policy_loss
 
 # ------------------------------------------------------------------------------------------------- advantages
 
@@ -32,15 +34,15 @@ REWARDS = np.array([1.0, 0.0, 0.0, 3.0, 1.0, 2.0])
 )
 def test_group_advantages_by_hand(kind, advantages):
     # With the n estimate of the deviation, grpo's first would be (2/3) / sqrt(2/9) = 1.414, not 1.155.
-    found = rl.group_advantages(REWARDS, generations=3, kind=kind)
+    found = credit.group_advantages(REWARDS, generations=3, kind=kind)
     np.testing.assert_allclose(found, advantages, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["grpo", "drgrpo", "rloo"])
 def test_advantages_of_a_group_sum_to_zero_and_groups_do_not_mix(kind):
-    found = rl.group_advantages(REWARDS, generations=3, kind=kind).reshape(2, 3)
+    found = credit.group_advantages(REWARDS, generations=3, kind=kind).reshape(2, 3)
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
-    alone = rl.group_advantages(REWARDS[3:], generations=3, kind=kind)
+    alone = credit.group_advantages(REWARDS[3:], generations=3, kind=kind)
     np.testing.assert_array_equal(found[1], alone)
 
 
@@ -48,8 +50,8 @@ def test_advantages_of_a_group_sum_to_zero_and_groups_do_not_mix(kind):
 @pytest.mark.parametrize("generations", [2, 3, 5, 6, 8, 16])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1.1, 1 / 3, -0.7])
 def test_a_constant_group_has_exactly_no_advantage(kind, generations, reward):
-    # 3 * 0.1 / 3 is not 0.1 in binary: what is left over would be 1e-11, and Adam divides by its own size.
-    found = rl.group_advantages(np.full(2 * generations, reward), generations=generations, kind=kind)
+    # 3 * 0.1 / 3 is not 0.1 in binary: a rounding error of 1e-11 would remain, which Adam would normalise to full size.
+    found = credit.group_advantages(np.full(2 * generations, reward), generations=generations, kind=kind)
     np.testing.assert_array_equal(found, 0)
 
 
@@ -67,16 +69,16 @@ MASK = np.array([[0, 1, 0, 0], [1, 1, 1, 0]])  # completions of 1 and 3 tokens
     ],
 )
 def test_token_weights_by_hand(aggregation, first, second, total):
-    weights = rl.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=1)
+    weights = credit.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=1)
     np.testing.assert_allclose(weights, MASK * [[first], [second]], rtol=1e-6)
     assert weights.sum() == pytest.approx(total)
     # MultiSteps will divide by the number of micro-batches.
-    doubled = rl.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=2)
+    doubled = credit.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=2)
     np.testing.assert_allclose(doubled, 2 * weights)
 
 
 def test_weights_of_nothing_are_zero():
-    weights = rl.token_weights(np.zeros((2, 3)), aggregation="token-mean", max_tokens=5, parts=1)
+    weights = credit.token_weights(np.zeros((2, 3)), aggregation="token-mean", max_tokens=5, parts=1)
     np.testing.assert_array_equal(weights, 0)
 
 
@@ -97,8 +99,8 @@ def generated() -> rollout.Generated:
 def small_rows() -> Any:
     """Rows to a multiple of 8 instead of 32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rl, "ROW_BUCKET", 8)
-        return rl.lay_out(generated(), pad_id=0)
+        patch.setattr(packing, "ROW_BUCKET", 8)
+        return packing.lay_out(generated(), pad_id=0)
 
 
 def test_lay_out_with_unequal_prompts(small_rows):
@@ -119,14 +121,14 @@ def test_lay_out_with_unequal_prompts(small_rows):
 
 
 def test_rows_are_as_wide_as_the_bucket_asks():
-    assert rl.lay_out(generated(), pad_id=0)["tokens"].shape == (4, rl.ROW_BUCKET)
+    assert packing.lay_out(generated(), pad_id=0)["tokens"].shape == (4, packing.ROW_BUCKET)
 
 
 def policy_batch(rows: dict[str, np.ndarray], aggregation: str, parts: int) -> dict[str, Any]:
-    advantages = rl.group_advantages(np.array([1.0, 0.0, 0.25, 1.0]), generations=2, kind="drgrpo")
+    advantages = credit.group_advantages(np.array([1.0, 0.0, 0.25, 1.0]), generations=2, kind="drgrpo")
     return {
         **{name: rows[name] for name in ("tokens", "positions", "segments")},
-        "weights": rl.token_weights(rows["mask"], aggregation=aggregation, max_tokens=4, parts=parts),
+        "weights": credit.token_weights(rows["mask"], aggregation=aggregation, max_tokens=4, parts=parts),
         "advantages": (advantages[:, None] * rows["mask"]).astype(np.float32),
     }
 
@@ -134,7 +136,7 @@ def policy_batch(rows: dict[str, np.ndarray], aggregation: str, parts: int) -> d
 @pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-scale"])
 def test_micro_batches_equal_the_whole_step(model, small_rows, aggregation):
     def gradients(batch: dict[str, Any]) -> Any:
-        return gradient(model, {**batch, "old_logps": None, "reference_logps": None}, losses.policy_loss, **POLICY)[1]
+        return gradient(model, {**batch, "old_logps": None, "reference_logps": None}, policy_loss, **POLICY)[1]
 
     whole = gradients(policy_batch(small_rows, aggregation, 1))
     multi_steps = optax.MultiSteps(optax.sgd(1.0), 2)
@@ -158,7 +160,7 @@ GROUPS = np.array([0, 0, 1, 1])
 
 
 def test_pack_puts_a_prompt_once_before_its_completions(small_rows):
-    packed = rl.pack(small_rows, GROUPS, width=16, count=2, parts=1)
+    packed = packing.pack(small_rows, GROUPS, width=16, count=2, parts=1)
     # 1 + 5 + 3 places for the first group, the longer completion first; the other's 3 + 5 + 2 do not fit beside it.
     assert packed["tokens"].tolist() == [
         [2, 10, 31, 32, 33, 1, 10, 30, 1, 0, 0, 0, 0, 0, 0, 0],
@@ -175,15 +177,15 @@ def test_pack_puts_a_prompt_once_before_its_completions(small_rows):
     assert packed["segments"].tolist() == [[1] * 9 + [0] * 7, [1] * 10 + [0] * 6]
     assert packed["mask"].sum() == small_rows["mask"].sum()
     nothing = {name: value[:0] for name, value in small_rows.items()}
-    assert rl.pack(nothing, GROUPS[:0], width=16, count=2, parts=1)["segments"].sum() == 0
+    assert packing.pack(nothing, GROUPS[:0], width=16, count=2, parts=1)["segments"].sum() == 0
 
 
 def test_packed_groups_share_rows_and_a_prompt_stands_again_in_each_row_that_needs_it(small_rows):
-    together = rl.pack(small_rows, GROUPS, width=24, count=2, parts=1)
+    together = packing.pack(small_rows, GROUPS, width=24, count=2, parts=1)
     assert together["segments"].tolist() == [[1] * 9 + [2] * 10 + [0] * 5, [0] * 24]
     assert together["branches"][0, :19].tolist() == [0, 1, 1, 1, 1, 1, 2, 2, 2, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
-    # Where the width is 8: 6, 4, 8 and 5, one a row, in turn to two parts; those that stay empty stand last in each.
-    apart = rl.pack(small_rows, GROUPS, width=8, count=6, parts=2)
+    # Where the width is 8: 6, 4, 8 and 5, one a row, in turn to two parts; empty rows come last in each.
+    apart = packing.pack(small_rows, GROUPS, width=8, count=6, parts=2)
     assert (apart["segments"] > 0).sum(axis=1).tolist() == [6, 8, 0, 4, 5, 0]
     assert apart["branches"].max() == 1
 
@@ -195,22 +197,20 @@ def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_ro
     for layer in model.layers:
         monkeypatch.setattr(layer.attn, "sliding_window_size", window)
     batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "sequence-mean-token-mean", 1)}
-    batch["reference_logps"] = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0) - np.float32(
-        0.3
-    )
+    batch["reference_logps"] = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0) - np.float32(0.3)
 
     def run(rows: dict[str, np.ndarray]) -> Any:
         rows = {name: value for name, value in rows.items() if name != "mask"}
-        return gradient(model, {**rows, "old_logps": None}, losses.policy_loss, **{**POLICY, "beta": 0.5})
+        return gradient(model, {**rows, "old_logps": None}, policy_loss, **{**POLICY, "beta": 0.5})
 
     (loss, aux), slope = run(batch)
-    packed = rl.pack({**batch, "mask": small_rows["mask"]}, GROUPS, width=width, count=4, parts=1)
+    packed = packing.pack({**batch, "mask": small_rows["mask"]}, GROUPS, width=width, count=4, parts=1)
     (packed_loss, packed_aux), packed_slope = run(packed)
     assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(packed_aux["kl"]) == pytest.approx(float(aux["kl"]), rel=1e-4)
     np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=1e-6)
     # And so have the log-probabilities that mu > 1 and a reference ask for.
-    logps = rl.completion_logps(model, packed, mesh=ONE_DEVICE, temperature=1.0)
+    logps = completion_logps(model, packed, mesh=ONE_DEVICE, temperature=1.0)
     np.testing.assert_allclose(
         np.sort(logps[packed["mask"] > 0]), np.sort(batch["reference_logps"][small_rows["mask"] > 0]) + 0.3, atol=1e-5
     )
@@ -218,11 +218,11 @@ def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_ro
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, small_rows, devices):
-    # Four rows of two parts' chunks of 4, or of one part's: 8 rows, of which 4 are empty and stand last in their part.
+    # Four rows of two parts' chunks of 4, or of one part's: 8 rows, of which 4 are empty and come last in their part.
     batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
-    logps = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
+    logps = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
     batch |= {"old_logps": None, "reference_logps": logps - np.float32(0.3)}
-    (loss, aux), slope = gradient(model, batch, losses.policy_loss, **{**POLICY, "beta": 0.5})
+    (loss, aux), slope = gradient(model, batch, policy_loss, **{**POLICY, "beta": 0.5})
     order = [0, 1, 2, 3, 4, 5, 6, 7] if devices == 1 else [0, 1, 4, 5, 2, 3, 6, 7]
     rows = {
         name: None if value is None else np.concatenate([value, np.zeros_like(value)])[order]
@@ -231,8 +231,10 @@ def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, sm
     assert int(losses.used_chunks(rows["segments"], devices=devices)) == 1
 
     def chunked(model, tokens, positions, segments, weights, advantages, old_logps, reference_logps, **options):
-        loss = losses.in_chunks(functools.partial(losses.policy_loss, **options), devices=devices)
-        return loss(model, tokens, positions, segments, weights, advantages, old_logps, reference_logps)
+        objective = losses.Objective(**options)
+        loss = losses.in_chunks(functools.partial(losses.policy_loss, objective=objective), devices=devices)
+        arrays = (tokens, positions, segments, weights, advantages, old_logps, reference_logps)
+        return loss(model, losses.PolicyRows(*arrays))
 
     (found, found_aux), found_slope = gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})
     assert float(found) == pytest.approx(float(loss), rel=1e-5)
@@ -240,7 +242,7 @@ def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, sm
         {name: float(value) for name, value in aux.items()}, rel=1e-5
     )
     np.testing.assert_allclose(flat(found_slope), flat(slope), rtol=1e-5, atol=1e-6)
-    # What stands in rows without a segment is not even looked at.
+    # Rows without a segment are never read.
     rows["weights"] = np.where(rows["segments"].any(axis=1, keepdims=True), rows["weights"], np.nan)
     rows["tokens"][~rows["segments"].any(axis=1)] = 10**6
     if devices == 1:
@@ -250,18 +252,18 @@ def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, sm
 def test_a_loss_in_chunks_recomputes_layers_of_an_adapted_model(model, spec, small_rows):
     # As Tunix differentiates. nnx.remat fails there: a chunk's model is made inside, and its frozen weights outside.
     batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
-    rows = [batch[name] for name in ("tokens", "positions", "segments", "weights", "advantages")]
+    rows = losses.PolicyRows(**batch, old_logps=None, reference_logps=None)
     plain, remade = (
-        tunix_adapter.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=remat) for remat in (False, True)
+        gemma.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=remat) for remat in (False, True)
     )
 
-    def loss_fn(model, tokens, positions, segments, weights, advantages):
-        return losses.policy_loss(model, tokens, positions, segments, weights, advantages, None, None, **POLICY)
+    def loss_fn(model, rows):
+        return losses.policy_loss(model, rows, objective=losses.Objective(**POLICY))
 
     def gradients(of, loss):
         nnx.update(of, nnx.state(model))
         wrt = nnx.DiffState(0, nnx.LoRAParam)
-        return nnx.jit(nnx.value_and_grad(loss, argnums=wrt, has_aux=True))(with_lora(of), *rows)
+        return nnx.jit(nnx.value_and_grad(loss, argnums=wrt, has_aux=True))(with_lora(of), rows)
 
     (loss, _), slope = gradients(plain, loss_fn)
     (found, _), found_slope = gradients(remade, losses.in_chunks(loss_fn, devices=1, wrt=nnx.LoRAParam))
@@ -270,8 +272,8 @@ def test_a_loss_in_chunks_recomputes_layers_of_an_adapted_model(model, spec, sma
 
 
 def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of):
-    found = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
-    warm = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=0.5)
+    found = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
+    warm = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=0.5)
     assert found.shape == small_rows["tokens"].shape
     np.testing.assert_array_equal(found[:, 0], 0)
     for row, (tokens, segments) in enumerate(zip(small_rows["tokens"], small_rows["segments"], strict=True)):
@@ -285,13 +287,11 @@ def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of
 def test_completion_logps_are_the_old_logps_of_the_loss(model, small_rows):
     # At the ratio 1 the loss is -sum(A w); with old logps ln 2 below it is twice that, unclipped below epsilon 2.
     batch = policy_batch(small_rows, "token-mean", 1)
-    logps = rl.completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
+    logps = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
     options = {**POLICY, "epsilon_high": 2.0}
     on_policy = -(batch["advantages"] * batch["weights"]).sum()
     for old, factor in ((logps, 1), (logps - np.float32(np.log(2)), 2)):
-        (loss, aux), _ = gradient(
-            model, {**batch, "old_logps": old, "reference_logps": logps}, losses.policy_loss, **options
-        )
+        (loss, aux), _ = gradient(model, {**batch, "old_logps": old, "reference_logps": logps}, policy_loss, **options)
         assert float(loss) == pytest.approx(factor * on_policy, rel=1e-4)
         assert float(aux["kl"]) == pytest.approx(0, abs=1e-6)
 
@@ -326,18 +326,17 @@ def test_the_seed_decides_the_order():
 
 @pytest.mark.parametrize("values", [[0.5, 1.5], [-0.1, 0.5], [float("nan"), 0.5], [0.5], [0.5, 0.5, 0.5]])
 def test_a_reward_that_leaves_its_range_or_length_is_an_error(monkeypatch, values):
-    monkeypatch.setitem(rl.REWARDS, "answer", RewardSpec(lambda completions, problems: values, 0.0, 1.0))
-    arm = config.Grpo.model_construct(rewards={"answer": 1.0})
+    spec = RewardSpec("answer", lambda completions, problems: values, 0.0, 1.0)
+    monkeypatch.setattr(credit, "load", lambda name: spec)
     completions = [Completion("", 1, False)] * 2
     with pytest.raises(ValueError, match="answer left its range"):
-        rl.score(arm, completions, [Problem("0", "", "", "1", ())] * 2)
+        credit.score({"answer": 1.0}, completions, [Problem("0", "", "", "1", ())] * 2)
 
 
 def test_a_reward_that_crashes_is_an_error_and_no_zero(monkeypatch):
     def broken(completions, problems):
         raise ZeroDivisionError
 
-    monkeypatch.setitem(rl.REWARDS, "answer", RewardSpec(broken, 0.0, 1.0))
-    arm = config.Grpo.model_construct(rewards={"answer": 1.0})
+    monkeypatch.setattr(credit, "load", lambda name: RewardSpec("answer", broken, 0.0, 1.0))
     with pytest.raises(ZeroDivisionError):
-        rl.score(arm, [], [])
+        credit.score({"answer": 1.0}, [], [])

@@ -1,4 +1,4 @@
-"""Generation against whole forward passes, and what its noise depends on."""
+"""Generation against full forward passes, and the dependencies of its sampling noise."""
 
 from typing import Any
 
@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from showwork import rollout
-from showwork.training import rl
+from showwork import batching, rollout
+from showwork.sampling import choose
+from showwork.training.logps import completion_logps
+from showwork.training.packing import lay_out
 from tests.numerics.conftest import ONE_DEVICE, log_softmax
 
 PAD, EOS, BOS = 0, 1, 2
@@ -19,9 +21,10 @@ SAMPLED, GREEDY = rollout.Sampling(), rollout.Sampling(greedy=True)
 
 
 def generate(model: Any, prompts: list[list[int]], **options: Any) -> rollout.Generated:
-    settings = {"sampling": SAMPLED, "generations": 1, "stop_ids": (EOS,), "key": jax.random.key(0), **options}
-    padded = rollout.left_pad(prompts, pad_id=PAD)
-    return rollout.generate(model, padded, max_tokens=TOKENS, pad_id=PAD, **settings)
+    settings = {"generations": 1, "key": jax.random.key(0), **options}
+    sampling, stop_ids = settings.pop("sampling", SAMPLED), settings.pop("stop_ids", (EOS,))
+    decoding = rollout.Decoding(sampling, max_tokens=TOKENS, stop_ids=stop_ids, pad_id=PAD)
+    return rollout.generate(model, rollout.left_pad(prompts, pad_id=PAD), decoding=decoding, **settings)
 
 
 # -------------------------------------------------------------------------------------------------- generation
@@ -63,9 +66,8 @@ def test_an_adapted_model_generates_as_its_whole_passes_say(adapted, logits_of):
 def test_wider_left_padding_changes_nothing(model):
     narrow = generate(model, PROMPTS, sampling=GREEDY, stop_ids=())
     wide = np.pad(rollout.left_pad(PROMPTS, pad_id=PAD), ((0, 0), (16, 0)))
-    wider = rollout.generate(
-        model, wide, key=jax.random.key(0), sampling=GREEDY, generations=1, max_tokens=TOKENS, stop_ids=(), pad_id=PAD
-    )
+    decoding = rollout.Decoding(GREEDY, max_tokens=TOKENS, stop_ids=(), pad_id=PAD)
+    wider = rollout.generate(model, wide, key=jax.random.key(0), decoding=decoding, generations=1)
     np.testing.assert_array_equal(narrow.tokens, wider.tokens)
 
 
@@ -108,23 +110,22 @@ def test_texts_are_without_the_stop_token(words):
 
 @pytest.fixture
 def traced_anew():
-    """What a test puts in place of a part of the decode step is traced, and forgotten afterwards."""
-    rollout._advance.clear_cache()
+    """A part of the decode step that a test replaces is traced again, and forgotten afterwards."""
+    batching.advance.clear_cache()
     yield
-    rollout._advance.clear_cache()
+    batching.advance.clear_cache()
 
 
 @pytest.fixture
 def sizes(monkeypatch, traced_anew):
     """How many rows each decode step advances."""
     found: list[int] = []
-    choose = rollout.choose
 
-    def recording(logits, keys, **options):
+    def recording(logits, keys, sampling):
         jax.debug.callback(lambda _: found.append(len(logits)), logits[0, 0], ordered=True)
-        return choose(logits, keys, **options)
+        return choose(logits, keys, sampling)
 
-    monkeypatch.setattr(rollout, "choose", recording)
+    monkeypatch.setattr(batching, "choose", recording)
     return found
 
 
@@ -135,7 +136,7 @@ def assert_same(found: rollout.Generated, wanted: rollout.Generated) -> None:
 
 def test_a_batch_is_quartered_down_to_the_smallest():
     assert [rollout.next_size(rows, 112) for rows in (1024, 256, 130, 128, 127, 64)] == [256, 64, 32, 32, 0, 0]
-    # A row that never stops is taken along alone, or nearly so, where it may write 257 tokens or more.
+    # A row that never stops runs alone, or nearly so, if it may write 257 tokens or more.
     assert [rollout.next_size(rows, 256) for rows in (64, 16)] == [0, 0]
     assert [rollout.next_size(rows, 257) for rows in (64, 16, 15, 4)] == [16, 4, 0, 0]
 
@@ -169,13 +170,13 @@ def counted(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, int]:
     calls = dict.fromkeys(names, 0)
 
     def count(name: str) -> None:
-        function = getattr(rollout, name)
+        function = getattr(batching, name)
 
         def counting(*args: Any, **options: Any) -> Any:
             calls[name] += 1
             return function(*args, **options)
 
-        monkeypatch.setattr(rollout, name, counting)
+        monkeypatch.setattr(batching, name, counting)
 
     for name in names:
         count(name)
@@ -200,13 +201,13 @@ def test_waiting_prompts_where_rows_have_stopped_change_no_token(
     sizes.clear()
     monkeypatch.setattr(rollout, "CACHE_BUCKET", bucket)
     monkeypatch.setattr(rollout, "SMALLEST_BATCH_IF_LONG", 4)  # 4 slots are never cut to 1
-    calls, told = counted(monkeypatch, "_put", "_shift", "_widen"), []
+    calls, told = counted(monkeypatch, "put", "shift", "widen"), []
     found = generate(model, prompts, **options, slots=4, on_rows=told.append)
     jax.effects_barrier()
     assert_same(found, whole)
-    assert calls["_put"] == len(prompts) - 4 // generations  # one prompt a refill, after those of the first prefill
-    assert calls["_shift"] > 0
-    assert (calls["_widen"] > 0) == (bucket == 4)
+    assert calls["put"] == len(prompts) - 4 // generations  # one prompt a refill, after those of the first prefill
+    assert calls["shift"] > 0
+    assert (calls["widen"] > 0) == (bucket == 4)
     assert told == sorted(told)
     assert told[-1] == len(prompts) * generations
     # In calls of 4, each lasts as long as its longest row; the slots are kept busy instead.
@@ -217,9 +218,9 @@ def test_waiting_prompts_where_rows_have_stopped_change_no_token(
 def test_a_cache_that_grows_changes_no_token(model, monkeypatch):
     whole = generate(model, PROMPTS, stop_ids=())
     monkeypatch.setattr(rollout, "CACHE_BUCKET", 5)
-    calls = counted(monkeypatch, "_widen", "_shift")
+    calls = counted(monkeypatch, "widen", "shift")
     assert_same(generate(model, PROMPTS, stop_ids=()), whole)
-    assert calls == {"_widen": 2, "_shift": 0}  # 5 columns for 16 tokens, then 10, then 16
+    assert calls == {"widen": 2, "shift": 0}  # 5 columns for 16 tokens, then 10, then 16
 
 
 def test_more_slots_than_rows_change_no_token(model):
@@ -269,9 +270,9 @@ LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.06, 0.04], np.float32))
 
 
 def draws(logits: np.ndarray, count: int, **options: Any) -> np.ndarray:
-    settings = {"greedy": False, "temperature": jnp.float32(1), "top_k": 0, "top_p": 1.0, **options}
+    settings = rollout.Sampling(**{"temperature": jnp.float32(1), **options})
     keys = jax.random.split(jax.random.key(7), count)
-    return np.asarray(rollout.choose(jnp.tile(logits, (count, 1)), keys, **settings))
+    return np.asarray(choose(jnp.tile(logits, (count, 1)), keys, settings))
 
 
 def assert_frequencies(chosen: np.ndarray, probabilities: list[float]) -> None:
@@ -344,20 +345,20 @@ def test_a_token_of_probability_zero_is_never_chosen(monkeypatch):
 
 
 def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch, traced_anew):
-    choose, seen, steps = rollout.choose, [], 10
+    seen, steps = [], 10
 
-    def recording(logits, keys, **options):
+    def recording(logits, keys, sampling):
         jax.debug.callback(lambda values: seen.append(np.asarray(values)), logits, ordered=True)
-        return choose(logits, keys, **options)
+        return choose(logits, keys, sampling)
 
-    monkeypatch.setattr(rollout, "choose", recording)
+    monkeypatch.setattr(batching, "choose", recording)
     found = rollout.generate(
-        model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), sampling=SAMPLED, generations=1,
-        max_tokens=steps, stop_ids=(), pad_id=PAD,
+        model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), generations=1,
+        decoding=rollout.Decoding(SAMPLED, max_tokens=steps, stop_ids=(), pad_id=PAD),
     )  # fmt: skip
     jax.effects_barrier()
-    rows = rl.lay_out(found, pad_id=PAD)
-    trained = rl.completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
+    rows = lay_out(found, pad_id=PAD)
+    trained = completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
     assert len(seen) == steps
     for row, prompt in enumerate(PROMPTS):
         for step in range(steps):
@@ -366,6 +367,6 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch, trac
             # The sampler shares out pad's probability; the trainer leaves it where it is.
             changed = {**rows, "tokens": rows["tokens"].copy()}
             changed["tokens"][row, position] = PAD
-            pad = rl.completion_logps(model, changed, mesh=ONE_DEVICE, temperature=1.0)[row, position]
+            pad = completion_logps(model, changed, mesh=ONE_DEVICE, temperature=1.0)[row, position]
             sampled = log_softmax(logits[1:])[token - 1] + np.log1p(-np.exp(pad))
             assert sampled == pytest.approx(trained[row, position], abs=1e-4)

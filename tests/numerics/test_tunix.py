@@ -1,4 +1,4 @@
-"""The faults of Tunix 0.1.7 that tunix_adapter.py mends: each as it is there, and mended here."""
+"""The faults of Tunix 0.1.7 that tunix_adapter/ fixes: each as it is in Tunix, and fixed here."""
 
 import dataclasses
 import inspect
@@ -17,17 +17,21 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from tunix.generate import sampler as tunix_sampler
-from tunix.models.gemma import model as gemma
-from tunix.models.gemma3 import model as gemma3
+from tunix.models.gemma import model as tunix_gemma
+from tunix.models.gemma3 import model as tunix_gemma3
 from tunix.rl import common as tunix_common
 
-from showwork import config, rollout, tunix_adapter
+from showwork import config, devices, rollout
 from showwork.errors import UserError
 from showwork.models.specs import MODELS, GemmaSpec
 from showwork.reading.answers import render_completion
 from showwork.rewards import RewardSpec
-from showwork.training import data, losses, rl, sft
+from showwork.training import credit, data, losses, packing, rl, sft
+from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.run import Run
+from showwork.training.samples import Sampler
+from showwork.tunix_adapter import attention, gemma, lora, supervised, trainer_options
 from tests.numerics.conftest import flat
 from tests.numerics.test_losses import EXAMPLES, gradient, rows
 
@@ -40,7 +44,7 @@ def mlp_gradients(model: nnx.Module) -> np.ndarray:
 
 
 def test_a_stock_gemma_has_dead_mlps_and_ours_has_not(model, spec):
-    stock = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")  # Tunix's own initial weights
+    stock = gemma.build_model(spec, vocabulary=64, dtype="float32")  # Tunix's own initial weights
     assert not mlp_gradients(stock).any()
     assert (mlp_gradients(model) != 0).mean() > 0.99
 
@@ -60,38 +64,38 @@ def test_weights_are_drawn_at_their_scales(model):
 
 
 def test_a_weight_depends_on_key_and_path_alone(model, spec):
-    again = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(again, key=jax.random.key(0))
+    again = gemma.build_model(spec, vocabulary=64, dtype="float32")
+    gemma.draw_weights(again, key=jax.random.key(0))
     np.testing.assert_array_equal(flat(nnx.state(again, nnx.Param)), flat(nnx.state(model, nnx.Param)))
-    tunix_adapter.draw_weights(again, key=jax.random.key(1))
+    gemma.draw_weights(again, key=jax.random.key(1))
     assert np.abs(flat(nnx.state(again, nnx.Param)) - flat(nnx.state(model, nnx.Param))).max() > 0.1
 
 
 @pytest.mark.parametrize("name", ["gemma_test", "gemma2_test", "gemma3_test", "gemma3_tiny"])
 def test_every_family_has_local_and_global_layers_where_it_says(name):
     spec = MODELS[name]
-    for index, layer in enumerate(tunix_adapter.abstract_model(spec, vocabulary=64, dtype="float32").layers):
+    for index, layer in enumerate(gemma.abstract_model(spec, vocabulary=64, dtype="float32").layers):
         is_global = index in spec.global_layers
         if spec.family == "gemma3":
-            assert (layer.attn.attn_type == gemma3.AttentionType.GLOBAL) == is_global
+            assert (layer.attn.attn_type == tunix_gemma3.AttentionType.GLOBAL) == is_global
             assert layer.attn.rope_base_frequency == (spec.global_rope_base if is_global else spec.local_rope_base)
         else:
-            assert (layer.attn.attn_type == gemma.AttentionType.GLOBAL) == is_global
+            assert (layer.attn.attn_type == tunix_gemma.AttentionType.GLOBAL) == is_global
         assert layer.attn.sliding_window_size == spec.sliding_window
     # By Tunix's own pattern a Gemma 3 of fewer than six layers has no global one.
-    assert gemma3.AttentionType.GLOBAL not in gemma3.GEMMA3_ATTENTION_PATTERN[:5]
+    assert tunix_gemma3.AttentionType.GLOBAL not in tunix_gemma3.GEMMA3_ATTENTION_PATTERN[:5]
 
 
 def test_layers_that_are_alike_are_traced_once(monkeypatch):
-    model = tunix_adapter.abstract_model(MODELS["gemma3_tiny"], vocabulary=64, dtype="float32")
+    model = gemma.abstract_model(MODELS["gemma3_tiny"], vocabulary=64, dtype="float32")
     traced: list[str] = []
-    attend = tunix_adapter.attend
+    attend = attention.attend
 
     def counted(*args: Any, **options: Any) -> jax.Array:
         traced.append("global" if options["window"] is None else "local")
         return attend(*args, **options)
 
-    monkeypatch.setattr(tunix_adapter, "attend", counted)
+    monkeypatch.setattr(attention, "attend", counted)
     tokens = jnp.ones((2, 24), jnp.int32)
     mask = jnp.tril(jnp.ones((24, 24), bool))[None]
     graphdef, state = nnx.split(model)
@@ -104,11 +108,13 @@ def test_layers_that_are_alike_are_traced_once(monkeypatch):
 def test_tunix_is_imported_in_parts_and_there_when_asked_for():
     program = """
 import sys
-from showwork import tunix_adapter
+from showwork.tunix_adapter import groups, supervised
 assert "pandas" not in sys.modules and "tunix.rl.agentic" not in sys.modules
 import tunix
-assert tunix.GRPOLearner is tunix_adapter.grpo_learner.GRPOLearner and "tunix.rl.agentic" in sys.modules
-assert tunix.sft.peft_trainer is tunix_adapter.peft_trainer
+assert tunix.GRPOLearner and "tunix.rl.agentic" in sys.modules
+from tunix.rl import rl_cluster
+assert rl_cluster.rl_trainer.Trainer is groups.trainer.Trainer
+assert tunix.sft.peft_trainer is supervised.peft_trainer
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -130,29 +136,27 @@ def test_hidden_states_decode_to_the_logits(model):
 @pytest.mark.parametrize("is_global", [True, False])
 def test_attention_is_that_of_tunix(family, kv_heads, is_global, monkeypatch):
     # Rows of 48 places are three blocks of 20, with a window of 8; one token at a time reads a cache of 48.
-    monkeypatch.setattr(tunix_adapter, "ATTENTION_BLOCK", 20)
+    monkeypatch.setattr(attention, "ATTENTION_BLOCK", 20)
     spec = GemmaSpec(
         family, 1, 32, 64, 4, kv_heads, 16, sliding_window=8, global_layers=(0,) if is_global else (),
         attention_softcap=2.0 if family == "gemma2" else None,
     )  # fmt: skip
-    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
-    attention, (theirs,) = model.layers[0].attn, type(model.layers[0].attn).__bases__
+    model = gemma.build_model(spec, vocabulary=64, dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
+    ours, (theirs,) = model.layers[0].attn, type(model.layers[0].attn).__bases__
     x = jax.random.normal(jax.random.key(1), (2, 48, 32))
     positions = jnp.tile(jnp.arange(48), (2, 1))
     mask = jnp.tril(jnp.ones((48, 48), bool))[None].repeat(2, axis=0).at[1, :, 3].set(False)
-    found, expected = (
-        block(attention, x, positions, None, mask)[1] for block in (attention.block.__func__, theirs.block)
-    )
+    found, expected = (block(ours, x, positions, None, mask)[1] for block in (ours.block.__func__, theirs.block))
     np.testing.assert_allclose(found, expected, atol=2e-6)
-    seen = jax.jit(jax.grad(lambda x: attention.block(x, positions, None, mask)[1][0, 40].sum()))(x)[0]
+    seen = jax.jit(jax.grad(lambda x: ours.block(x, positions, None, mask)[1][0, 40].sum()))(x)[0]
     assert np.flatnonzero(jnp.abs(seen).max(axis=-1)).tolist() == list(range(0 if is_global else 33, 41))
 
     shape = (2, 48, spec.kv_heads, 16)
     cache = {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "end_index": jnp.zeros(2, jnp.int32)}
-    cache, first = attention.block(x[:, :5], positions[:, :5], cache, mask[:, :5])
+    cache, first = ours.block(x[:, :5], positions[:, :5], cache, mask[:, :5])
     np.testing.assert_allclose(first, expected[:, :5], atol=2e-6)
-    decode = jax.jit(lambda *inputs: attention.block(*inputs))
+    decode = jax.jit(lambda *inputs: ours.block(*inputs))
     for step in range(5, 48):
         at = slice(step, step + 1)
         cache, found = decode(x[:, at], positions[:, at], cache, mask[:, at])
@@ -165,26 +169,26 @@ def test_attention_is_that_of_tunix(family, kv_heads, is_global, monkeypatch):
 @pytest.mark.parametrize(("kv_heads", "modules"), [(1, 6), (2, 5)])
 def test_lora_reaches_every_projection(kv_heads, modules):
     spec = GemmaSpec("gemma3", 1, 32, 64, 2, kv_heads, 16, sliding_window=8, global_layers=(0,))
-    model = tunix_adapter.build_model(spec, vocabulary=64, dtype="float32")
-    adapted = tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
-    assert len(tunix_adapter.lora_modules(adapted)) == len(tunix_adapter.projections(model)) == modules
-    assert len(tunix_adapter.lora_modules(model)) == 0
+    model = gemma.build_model(spec, vocabulary=64, dtype="float32")
+    adapted = lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
+    assert len(lora.lora_modules(adapted)) == len(lora.projections(model)) == modules
+    assert len(lora.lora_modules(model)) == 0
 
 
 def test_lora_on_some_projections_and_on_none_that_is_there(model):
     chosen = ("attn.q_einsum", "mlp.up_proj")
-    adapted = tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0), modules=chosen)
-    assert set(tunix_adapter.lora_modules(adapted)) == {f"layers.{i}.{name}" for i in range(2) for name in chosen}
+    adapted = lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0), modules=chosen)
+    assert set(lora.lora_modules(adapted)) == {f"layers.{i}.{name}" for i in range(2) for name in chosen}
     # q_einsum names one here, but none where Tunix fuses query, key and value: .*q_einsum would adapt nothing there.
     for name in ("attn.qkv_einsum", "q_einsum", "attn", ""):
         with pytest.raises(UserError, match=rf"{name} matches nothing in this model; it has attn\.q_einsum"):
-            tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0), modules=("mlp.up_proj", name))
+            lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0), modules=("mlp.up_proj", name))
 
 
 def test_a_projection_that_qwix_passes_over_is_an_error(model, monkeypatch):
-    monkeypatch.setattr(tunix_adapter, "projections", lambda model: ("attn.q_einsum", "attn.absent"))
+    monkeypatch.setattr(lora, "projections", lambda model: ("attn.q_einsum", "attn.absent"))
     with pytest.raises(RuntimeError, match="LoRA reached 2 modules, not 4"):
-        tunix_adapter.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
+        lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
 
 
 @pytest.mark.slow
@@ -206,23 +210,23 @@ def test_lora_trains_on_a_mesh_of_eight_devices():
 # ------------------------------------------------------------------------------------------------------ rollout
 
 
-def test_the_engine_gives_each_step_and_row_its_own_noise(words):
+def test_sampling_gives_each_step_and_row_its_own_noise(words, problems, monkeypatch):
     # Tunix's own sampler begins with the same key at every call.
     assert "seed = jax.random.PRNGKey(0)" in inspect.getsource(tunix_sampler)
     calls = []
 
-    def sample(model, prompts, step, first_row):
-        calls.append((step, first_row))
-        count = len(prompts)
+    def generate(model, prompts, *, key, generations, first_row, **_):
+        calls.append((key, first_row))
+        count = len(prompts) * generations
         return rollout.Generated(np.zeros((count, 1)), np.full((count, 2), 1), np.full(count, 2), np.zeros(count, bool))
 
-    engine = tunix_adapter._Engine(sample=sample, rollout_actor=None, tokenizer=words, mesh=None, rollout_config=None)
+    monkeypatch.setattr(rollout, "generate", generate)
+    settings = config.Rl.model_validate(ARM | {"rollout": ARM["rollout"] | {"rows_per_call": 2}})
+    sample = Sampler(LoadedArm(settings, None, None, words, "", (1,)), problems, [], name="grpo")
     for step in (3, 4):
-        engine.step = step
-        engine.generated.clear()
-        engine.generate(["a", "b"], None)
-        engine.generate(["c", "d"], None)
+        samples = sample(problems[:2], key=step)
     assert calls == [(3, 0), (3, 2), (4, 0), (4, 2)]
+    assert [p.id for p in samples.problems] == ["1", "1", "2", "2"]
 
 
 def test_the_stop_token_is_trained(words, problems):
@@ -230,8 +234,8 @@ def test_the_stop_token_is_trained(words, problems):
     found = rollout.Generated(
         np.array([[2, 10]] * 2), np.array([[30, 1, 0], [31, 32, 33]]), np.array([2, 3]), np.array([False, True])
     )
-    laid_out = rl.lay_out(found, pad_id=0)
-    weights = rl.token_weights(laid_out["mask"], aggregation="token-mean", max_tokens=3, parts=1)
+    laid_out = packing.lay_out(found, pad_id=0)
+    weights = credit.token_weights(laid_out["mask"], aggregation="token-mean", max_tokens=3, parts=1)
     assert weights[0, :5].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0])
     assert laid_out["tokens"][0, 3] == 1
     # In SFT: it is the last trained token of every example.
@@ -264,8 +268,16 @@ def test_tunix_default_kl_has_no_gradient_on_policy():
 @pytest.mark.parametrize("every", [2, 3])
 def test_checkpoints_are_saved_by_step_count_alone(tmp_path, every):
     # Orbax's own policy would also save the first step: with two updates a rollout, a half one.
-    with ocp.CheckpointManager(tmp_path, options=tunix_adapter._checkpointing(every)) as manager:
+    with ocp.CheckpointManager(tmp_path, options=trainer_options.checkpoint_options(every)) as manager:
         assert [step for step in range(1, 10) if manager.should_save(step)] == [*range(every, 10, every)]
+
+
+def steps_of(rows: int, micro_batch_rows: int, *, checkpoint_every_steps: int = 100) -> config.Supervised:
+    """The settings that a trainer reads."""
+    return config.Supervised.model_construct(
+        rows_per_step=rows, micro_batch_rows=micro_batch_rows, validate_every_steps=100,
+        checkpoint_every_steps=checkpoint_every_steps,
+    )  # fmt: skip
 
 
 def train_supervised(model: nnx.Module, folder: Path, *, micro_batch_rows: int) -> tuple[np.ndarray, list[Any]]:
@@ -275,9 +287,8 @@ def train_supervised(model: nnx.Module, folder: Path, *, micro_batch_rows: int) 
     one["trained"] = one.pop("weights").astype(np.int32)
     cut = ({name: value[i] for name, value in one.items()} for i in range(len(EXAMPLES)))
     batches = data.micro_batches(cut, rows_per_step=2, micro_batch_rows=micro_batch_rows)
-    trainer = tunix_adapter.SupervisedTrainer(
-        trained, optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=2 // micro_batch_rows,
-        validate_every_steps=100, checkpoints=folder, checkpoint_every_steps=100,
+    trainer = supervised.SupervisedTrainer(
+        trained, optax.sgd(0.1), steps_of(2, micro_batch_rows), loss_fn=losses.supervised_loss, checkpoints=folder,
         on_step=lambda step, auxes: seen.append((step, auxes)), on_validation=lambda *_: None,
     )  # fmt: skip
     trainer.train(batches)
@@ -300,10 +311,9 @@ def test_micro_batches_of_unequal_tokens_equal_one_batch(model, tmp_path):
 @pytest.mark.parametrize(("micro_batches", "copies"), [(1, 0), (2, 1)])
 def test_a_step_in_one_piece_keeps_no_sum_of_gradients(model, tmp_path, micro_batches, copies):
     """optax.MultiSteps around a single micro-batch would keep one more float a parameter."""
-    trainer = tunix_adapter.SupervisedTrainer(
-        nnx.clone(model), optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=micro_batches,
-        validate_every_steps=100, checkpoints=tmp_path, checkpoint_every_steps=100, on_step=lambda *_: None,
-        on_validation=lambda *_: None,
+    trainer = supervised.SupervisedTrainer(
+        nnx.clone(model), optax.sgd(0.1), steps_of(micro_batches, 1), loss_fn=losses.supervised_loss,
+        checkpoints=tmp_path, on_step=lambda *_: None, on_validation=lambda *_: None,
     )  # fmt: skip
     kept = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trainer.optimizer, nnx.optimizer.OptState)))
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
@@ -312,11 +322,11 @@ def test_a_step_in_one_piece_keeps_no_sum_of_gradients(model, tmp_path, micro_ba
 
 @pytest.mark.parametrize(("every", "told"), [(1, [1]), (2, [1, 2]), (3, [1])])
 def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, monkeypatch, every, told):
-    """Numbers are asked for one step late, so that the devices never wait; a checkpoint never gets ahead of them."""
+    """Metrics are read one step late, so that the devices never wait; but always before the checkpoint is saved."""
     seen: list[int] = []
-    trainer = tunix_adapter.SupervisedTrainer(
-        nnx.clone(model), optax.sgd(0.1), loss_fn=losses.supervised_loss, micro_batches=1, validate_every_steps=100,
-        checkpoints=tmp_path, checkpoint_every_steps=every, on_step=lambda step, _: seen.append(step),
+    trainer = supervised.SupervisedTrainer(
+        nnx.clone(model), optax.sgd(0.1), steps_of(1, 1, checkpoint_every_steps=every),
+        loss_fn=losses.supervised_loss, checkpoints=tmp_path, on_step=lambda step, _: seen.append(step),
         on_validation=lambda *_: None,
     )  # fmt: skip
     aux = {"nll": jnp.float32(1.0), "tokens": jnp.int32(1)}
@@ -330,6 +340,7 @@ def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, monkeypa
 
 ARM = {
     "start": "base",
+    "prompt": "plain",
     "adapter": None,
     "optimizer": {
         "learning_rate": 0.01, "warmup_ratio": 0.0, "final_ratio": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
@@ -353,8 +364,8 @@ class Killed(Exception):
 @pytest.fixture(scope="module")
 def policy(spec, words) -> nnx.Module:
     shallow = dataclasses.replace(spec, layers=1, global_layers=(0,))
-    model = tunix_adapter.build_model(shallow, vocabulary=len(words), dtype="float32")
-    tunix_adapter.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(shallow, vocabulary=len(words), dtype="float32")
+    gemma.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -362,21 +373,18 @@ def train_group_arm(
     policy: nnx.Module, words: Any, problems: Any, folder: Path, *, start: nnx.Module | None = None, **changes: Any
 ) -> tuple[np.ndarray, list[Any]]:
     """Weights and rows of the curve after a run that starts from a copy of the policy, or from `start` in place."""
-    model, arm = start or nnx.clone(policy), config.Grpo.model_validate(ARM | changes)
-    curve = Curve(folder / "plot.csv", folder / "kept.csv", rl.columns(arm))
-    rl.train(
-        model, policy, problems, [], arm, tokenizer=words, system="", stop_ids=(words.eos_id(),), seed=0,
-        mesh=tunix_adapter.make_mesh(config.Mesh(fsdp=1, tp=1)), checkpoints=folder / "state", curve=curve,
-        watched=folder / "watched", name="grpo",
-    )  # fmt: skip
+    model, settings = start or nnx.clone(policy), config.Rl.model_validate(ARM | changes)
+    curve = Curve(folder / "plot.csv", folder / "kept.csv", rl.columns(settings))
+    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),), reference=policy)
+    rl.train(arm, problems, [], Run("grpo", 0, devices.make_mesh(config.Mesh(fsdp=1, tp=1)), folder, curve))
     return flat(nnx.state(model, nnx.Param)), [(int(r["step"]), int(r["sampled_tokens"])) for r in curve.rows]
 
 
 @pytest.mark.slow
 def test_a_killed_group_arm_resumes_and_a_finished_one_rests(policy, words, problems, tmp_path, monkeypatch):
     # Rewards that differ within a group, so that there is something to learn.
-    lengths = RewardSpec(lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
-    monkeypatch.setitem(rl.REWARDS, "format", lengths)
+    lengths = RewardSpec("format", lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
+    monkeypatch.setattr(credit, "load", lambda name: lengths)
     whole, rows = train_group_arm(policy, words, problems, tmp_path / "whole")
     assert np.abs(whole - flat(nnx.state(policy, nnx.Param))).max() > 1e-3
     assert [step for step, _ in rows] == [1, 2]
@@ -406,15 +414,15 @@ def test_a_killed_group_arm_resumes_and_a_finished_one_rests(policy, words, prob
 
 @pytest.mark.slow
 def test_a_group_arm_with_lora_trains_its_adapter_alone(policy, words, problems, tmp_path, monkeypatch):
-    lengths = RewardSpec(lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
-    monkeypatch.setitem(rl.REWARDS, "format", lengths)
-    adapted = tunix_adapter.add_lora(nnx.clone(policy), rank=2, alpha=2.0, key=jax.random.key(0))
-    before = {name: np.asarray(value) for name, value in tunix_adapter.parameters(adapted).items()}
+    lengths = RewardSpec("format", lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
+    monkeypatch.setattr(credit, "load", lambda name: lengths)
+    adapted = lora.add_lora(nnx.clone(policy), rank=2, alpha=2.0, key=jax.random.key(0))
+    before = {name: np.asarray(value) for name, value in gemma.parameters(adapted).items()}
     train_group_arm(
         policy, words, problems, tmp_path, start=adapted, steps=1, iterations=1, micro_batches=1,
         adapter={"rank": 2, "alpha": 2.0, "modules": []},
     )  # fmt: skip
-    after = tunix_adapter.parameters(adapted)
+    after = gemma.parameters(adapted)
     changed = {name for name in before if (before[name] != np.asarray(after[name])).any()}
     # lora_b starts at zero, so that at the first step lora_a has no gradient yet.
     assert changed == {name for name in before if name.endswith("_lora_b")}
@@ -426,10 +434,10 @@ def test_prompts_that_are_all_too_long_are_a_mistake(policy, words, problems, tm
 
 
 def test_examples_that_are_all_too_long_are_a_mistake(policy, tmp_path):
-    # Without a word, Tunix would run no step and the stage report a loss of 0.
+    # Without an error, Tunix would run no step and the stage would report a loss of 0.
     arm = config.Sft.model_construct(**ARM, rows_per_step=2, max_tokens=16)
     arm = arm.model_copy(update={"optimizer": config.Optimizer.model_validate(ARM["optimizer"])})
     curve = Curve(tmp_path / "plot.csv", tmp_path / "kept.csv", sft.COLUMNS)
-    mesh = tunix_adapter.make_mesh(config.Mesh(fsdp=1, tp=1))
+    mesh = devices.make_mesh(config.Mesh(fsdp=1, tp=1))
     with pytest.raises(UserError, match=r"sft\.max_tokens"):
-        sft.train(nnx.clone(policy), [], [], arm, seed=0, mesh=mesh, checkpoints=tmp_path / "state", curve=curve)
+        sft.train(nnx.clone(policy), [], [], arm, Run("sft", 0, mesh, tmp_path, curve))

@@ -1,4 +1,4 @@
-"""The stages ingest and clean, one after the other in an empty folder: what becomes of a CSV of basic maths."""
+"""The stages ingest and clean, one after the other in an empty folder, on a CSV of basic maths."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from showwork.reading.answers import extract_answer, matches_format
 from showwork.reading.dual import parse_monologue
 from showwork.records import Problem
 from showwork.sources import generator
-from tests.pipeline.closure import ROOT
+from tests.pipeline.effects import ROOT
 
 TABLE = Path("data/source/maths.csv")
 ROWS = """question,answer,reasoning,calc_expr
@@ -56,7 +56,7 @@ def run(data: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("source", SOURCES)
 def test_its_rows_are_cleaned_with_those_of_train_and_taught(project: Path, source: str) -> None:
     metrics = run({**SOURCES[source], "basic_maths_files": [str(TABLE)]})
-    # 20 rows of the source, then the four of the table, of which the last two are no use.
+    # 20 rows of the source, then the four of the table, of which the last two are rejected.
     assert metrics["train"]["read"] == 24
     assert metrics["train"]["reasons"] == {"missing_field": 1, "annotation_does_not_compute": 1}
     assert metrics["test"]["read"] == 5

@@ -1,4 +1,4 @@
-"""Cleaning: every line is a problem or a named reject, nothing is lost."""
+"""Cleaning: every line becomes a problem or a reject with a reason, nothing is lost."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ def test_a_bad_row_is_rejected_by_name_and_the_others_go_on(raw: bytes, reason: 
     assert reject["detail"]
     assert result.read == 3
     assert result.reasons() == {reason: 1}
-    # The original can be written and comes back to the letter, where it is text at all.
+    # The original can be written and read back exactly, if it is text.
     original = json.loads(json.dumps(reject, ensure_ascii=False).encode())["original"]
     if reason != "not_utf8":
         assert original.encode() == raw.rstrip(b"\n")

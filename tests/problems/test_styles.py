@@ -1,4 +1,4 @@
-"""The ways of writing a solution: each keeps the answer, and says no more than the row does."""
+"""Solution styles: each keeps the answer and adds nothing to the row."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ MUFFINS = Problem(
     "46",
     (Equation("7*6", "42"), Equation("42+4", "46")),
 )
-# The last step stands on no other result.
+# The last step uses no other result.
 APART = Problem(
     "train-2", "?", "First 2+3 = 5. Then 9-2 = 7.", "7", (Equation("2+3", "5"), Equation("9-2", "7"))
 )  # fmt: skip

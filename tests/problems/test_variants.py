@@ -1,4 +1,4 @@
-"""Variants: hand-made rows with their numbers changed, the refusals, and what holds of every variant."""
+"""Variants: hand-made rows with changed numbers, the refusals, and properties of every variant."""
 
 import json
 from dataclasses import replace
@@ -73,7 +73,7 @@ def test_constants_words_and_joined_numbers_stay() -> None:
     ("equation", "leaves"),
     [
         ("20/100*50=10", [20, 50]),
-        # What was worked out in the head of 20% is right for 20% alone.
+        # A number computed from 20% without an equation is right for 20% only.
         ("0.2*50=10", [50]),
         ("50*0.8=40", [50]),
         ("50*1.2=60", [50]),
@@ -91,7 +91,7 @@ def test_a_percentage_varies_where_it_stands_as_it_is(equation: str, leaves: lis
         ("Is it 5 or 3?", "It is 5.\n#### 5", Refusal.NO_EQUATION),
         ("Share 10 pies among 3.", "10/3 = <<10/3=3.33>>3.33\n#### 3.33", Refusal.ROUNDED_RESULT),
         ("Add 5 and 4.", "5+4 = <<5+4=9>>9, so ten.\n#### 10", Refusal.ANSWER_IS_NOT_THE_LAST_RESULT),
-        # 17 comes from nowhere: worked out in the head, it would not follow the others.
+        # 17 has no equation, so it would not change with the others.
         ("Ann has 20, loses some, doubles 5.", "17+5 = <<17+5=22>>22\n#### 22", Refusal.UNKNOWN_NUMBER),
         ("Ann has 5 and 4.", "5+4 = <<5+4=9>>9, which is 14 less than 23.\n#### 9", Refusal.UNKNOWN_NUMBER),
         # Which 5 is it?
@@ -106,7 +106,7 @@ def test_a_percentage_varies_where_it_stands_as_it_is(equation: str, leaves: lis
         # The longer of 6*8 and 9*4: with other numbers it could be the other.
         ("Ann: 6 of 8. Bo: 9 of 4. More?", "9*4 = <<9*4=36>>36\n6*8 = <<6*8=48>>48\n#### 48", Refusal.UNUSED_RESULT),
         ("How many hours do three days have?", "24*3 = <<24*3=72>>72\n#### 72", Refusal.NO_LEAF),
-        # That 5-4 = 1 is no annotation: with other numbers it stands there still, and is false.
+        # 5-4 = 1 has no annotation: with other numbers it stays in the text and is false.
         ("Of 9 pies 4 go.", "9-4 = <<9-4=5>>5, and 5-4 = 1 more stays than goes.\n#### 5", Refusal.FALSE_EQUATION),
     ],
 )

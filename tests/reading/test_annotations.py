@@ -19,7 +19,7 @@ GSM8K = Path(__file__).parents[2] / ".." / "shared" / "gsm8k"
 @pytest.mark.parametrize(
     ("text", "readable"),
     [
-        # the expression stands before the annotation
+        # the expression is before the annotation
         ("48/2 = <<48/2=24>>24 clips", "48/2 = 24 clips"),
         ("so 12*2 = $<<12*2=24>>24", "so 12*2 = $24"),
         ("12 x 2 = $<<12*2=24>>24", "12 x 2 = $24"),
@@ -38,7 +38,7 @@ GSM8K = Path(__file__).parents[2] / ".." / "shared" / "gsm8k"
         ("5 push-ups - 2 push-ups = <<5-2=3>>3", "5 push-ups - 2 push-ups = 3"),
         ("$500 - $ 155= $<<500-155=345>>345.", "$500 - $ 155= $345."),
         ("21 sq. ft + 4 sq. ft. = <<21+4=25>>25 sq. ft.", "21 sq. ft + 4 sq. ft. = 25 sq. ft."),
-        # told in words, or joined by a word
+        # in words, or joined by a word
         ("because 5 times 3 equals <<5*3=15>>15.", "because 5 times 3 equals 15."),
         ("because five times three equals <<5*3=15>>15", "because five times three equals 15"),
         ("4 times 4 equals <<4*4=16>>16", "4 times 4 equals 16"),

@@ -1,4 +1,4 @@
-"""The one extractor: canonical numbers, the answer block, the strict format."""
+"""Answer extraction: canonical numbers, the answer block, the strict format."""
 
 from fractions import Fraction
 
@@ -14,10 +14,10 @@ from showwork.reading.answers import (
     extract_answer,
     gold_answer,
     is_correct,
-    is_within,
     matches_format,
     render_completion,
 )
+from showwork.reading.completion import read
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_one_number_in_all_its_forms_is_correct(gold: str) -> None:
     ],
 )
 def test_within_a_tenth(answer: str, gold: str, expected: bool) -> None:
-    assert is_within(block(answer), gold, 0.1) is expected
+    assert read(block(answer)).is_within(gold, 0.1) is expected
 
 
 def test_a_gold_that_is_no_number_is_an_error() -> None:

@@ -196,7 +196,7 @@ def test_linear_on_any_text(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (LONG[name] * 100_000)[:100_000] + "=1"
     start = time.process_time()
     find_equations(text)
-    # The work is counted; the time is a generous bound on what is not.
+    # The work is counted; the time limit is a generous bound on the rest.
     assert sum(evaluated) <= 2 * len(text)
     assert time.process_time() - start < 3
 

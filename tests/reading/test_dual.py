@@ -1,4 +1,4 @@
-"""The dual stream: what is written for a row, and what is read back from any text."""
+"""The dual stream: writing a row's monologue, and parsing any text."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from showwork import rewards
 from showwork.problems.cleaning import clean_lines
 from showwork.reading.answers import TAGS, extract_answer, matches_format, render_completion
 from showwork.reading.dual import (
@@ -18,7 +19,6 @@ from showwork.reading.dual import (
     write_monologue,
 )
 from showwork.records import Completion, Problem
-from showwork.rewards import REWARDS
 from showwork.sources import generator
 
 STYLE = "readable"
@@ -57,7 +57,7 @@ def test_a_monologue():
         # percent, decimals and fractions
         ("20%*50 = <<20*.01*50=10>>10\n#### 10", ["20*.01*50 = 10"], "10/50/.01 = 20"),
         ("3*1/4 = <<3*1/4=.75>>0.75\n#### 0.75", ["3*1/4 = 0.75"], "0.75*4/1 = 3"),
-        # rounded to decimals, and to a whole number, which is put right
+        # rounded to decimals, and to a whole number, which gets its rounding error as a term
         ("10/3 = <<10/3=3.33>>3.33\n#### 3.33", ["10/3 = 3.33"], "3.33 < 10"),
         ("7/2 = <<7/2=3>>3 buses\n#### 3", ["7/2-0.5 = 3"], "3+0.5 = 7/2"),
         ("7/3 = <<7/3=3>>3 buses\n#### 3", ["7/3+2/3 = 3"], "3-2/3 = 7/3"),
@@ -132,7 +132,7 @@ def test_generated_rows_are_read_back_and_earn_all():
     for text, row in zip(texts, problems, strict=True):
         assert matches_format(text)
         assert extract_answer(text) == parse_monologue(text).conclusion == row.answer
-    assert REWARDS["dual_stream"].function([Completion(t, 1, False) for t in texts], problems) == [1] * 300
+    assert rewards.load("dual_stream").function([Completion(t, 1, False) for t in texts], problems) == [1] * 300
 
 
 GOOD = (

@@ -1,16 +1,18 @@
-"""What a gain is made of, on predictions made by hand."""
+"""The decomposition of a gain, on hand-made predictions."""
 
 import pytest
 
+from showwork.evaluation.predictions import JudgedEquation, Prediction, Sample
 from showwork.records import Equation, Problem
 from showwork.report.gains import gain, rows, way
 
-STEP = {"expression": "3*4", "value": "12", "holds": True}
-WHOLE = {"expression": "(3*4)-2", "value": "10", "holds": True}
+STEP = JudgedEquation("3*4", "12", True)
+WHOLE = JudgedEquation("(3*4)-2", "10", True)
 
 
-def said(correct: bool, *equations: dict, samples: str = "") -> dict:
-    return {"correct": correct, "equations": list(equations), "samples": [{"correct": c == "1"} for c in samples]}
+def said(correct: bool, *equations: JudgedEquation, samples: str = "") -> Prediction:
+    drawn = tuple(Sample("", None, c == "1", 1, False) for c in samples)
+    return Prediction("q", "?", "12", "", None, correct, 1, False, equations, drawn)
 
 
 def asked(n: int, steps: int = 1) -> list[Problem]:
@@ -20,8 +22,8 @@ def asked(n: int, steps: int = 1) -> list[Problem]:
 @pytest.mark.parametrize(
     ("equations", "expected"),
     [((), "in words"), ((STEP,), "step by step"), ((STEP, STEP), "step by step"), ((WHOLE,), "at once"),
-     ((STEP, WHOLE), "at once"), (({"expression": "-3", "value": "-3", "holds": True},), "step by step"),
-     (({"expression": "-3+4", "value": "1", "holds": True},), "step by step")],
+     ((STEP, WHOLE), "at once"), ((JudgedEquation("-3", "-3", True),), "step by step"),
+     ((JudgedEquation("-3+4", "1", True),), "step by step")],
 )  # fmt: skip
 def test_way(equations, expected):
     assert way(equations) == expected
@@ -83,7 +85,7 @@ def test_rows_are_text():
         "sft": [said(True, STEP), said(False)],
         "grpo": [said(True, STEP), said(True, STEP)],
     }
-    first, second = rows([("base", None), ("sft", "base"), ("grpo", "sft")], predictions, asked(2))
+    first, second = rows({"base": None, "sft": "base", "grpo": "sft"}, predictions, asked(2))
     # base got nothing right: what sft gained over it can't be split
     assert list(first.values()) == ["sft", "50.0%", "0.0%", "50.0%", "–", "–", "–", "–"]
     # words 1/2 -> 0 at 0, steps 1/2 -> 1 at 1

@@ -1,54 +1,46 @@
-"""The page as text: what is packed into it, what it says, and that nothing in it comes from outside or gets out."""
+"""The page as text: its packed data, its statements, and that it loads and sends nothing."""
 
 import base64
 import hashlib
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
 from showwork.errors import UserError
-from showwork.files import read_csv, read_json, read_jsonl, write_csv
+from showwork.evaluation.predictions import JudgedEquation, Prediction, Probe, Sample
 from showwork.records import Equation, Problem
 from showwork.report import traces
-from showwork.report.charts import STAND_INS, accuracy_against_cost
+from showwork.report.charts import accuracy_against_cost
 from showwork.report.page import cost_rows, heat_map, json_text, render_page, result_entropy
-from showwork.report.tables import arm_table, outcomes
+from showwork.report.results import Results
 from tests.report import made
 
-ARMS = [("base", None), ("sft", "base"), ("sft_dual", "base"), ("grpo", "sft")]
+ARMS = [made.ARMS[name] for name in ("base", "sft", "sft_dual", "grpo")]
 HOSTILE = "</script><script>alert(1)</script><!-- \x00\x1b\u202e <img src=x onerror=alert(1)> 3*4 = 12"
 PARAMS = {"seed": 0, "base": {"drills": None}, "note": "<b>bold</b>"}
+SHOWN = {"inputs": {"data/clean/test.jsonl": "0123456789abcdef"}, "params": PARAMS}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """Keyword arguments of render_page, for four arms on 24 questions."""
+def results(tmp_path_factory) -> Results:
+    """Four arms on 24 questions."""
     folder, asked = tmp_path_factory.mktemp("made"), made.problems(24)
-    for arm, _ in ARMS:
+    for arm in ARMS:
         made.write_arm(folder, arm, asked, steps=20)
-    predictions = {arm: list(read_jsonl(folder / "predictions" / f"{arm}.jsonl")) for arm, _ in ARMS}
-    write_csv(folder / "outcomes.csv", ["id", *predictions], outcomes(predictions))
-    predictions["grpo"][3] |= {"completion": HOSTILE}
-    return {
-        "table": arm_table(folder, ARMS, seed=0),
-        "metrics": {arm: read_json(folder / "metrics" / "eval" / f"{arm}.json") for arm, _ in ARMS},
-        "predictions": predictions,
-        "problems": asked,
-        "plots": {arm: pd.DataFrame(read_csv(folder / "plots" / f"{arm}.csv")) for arm, _ in ARMS},
-        "costs": {arm: read_json(folder / "costs" / f"{arm}.json") for arm, _ in ARMS},
-        "params": PARAMS,
-        "inputs": {"data/clean/test.jsonl": "0123456789abcdef"},
-        "versions": {"jax": "1.2.3"},
-    }
+    found = made.read_results(folder, ARMS, asked, **SHOWN)
+    rows = found.predictions["grpo"]
+    hostile = [*rows[:3], replace(rows[3], completion=HOSTILE), *rows[4:]]
+    return replace(found, predictions={**found.predictions, "grpo": hostile})
 
 
 @pytest.fixture(scope="module")
-def page(inputs):
-    return render_page(**inputs)
+def page(results):
+    return render_page(results)
 
 
 class Elements(HTMLParser):
@@ -109,24 +101,28 @@ def test_json_ends_no_script():
     assert json.loads(text) == {"a": "</script><!--"}
 
 
-def test_the_page_has_the_numbers(inputs, page):
-    row = inputs["table"].set_index("arm").loc["grpo"]
+def test_the_page_has_the_numbers(results, page):
+    row = results.table.set_index("arm").loc["grpo"]
     assert f"<b>{100 * row['accuracy']:.1f}%</b>" in page
     assert f"{row['gained']:.0f} gained, {row['lost']:.0f} lost" in page
     assert "<td>data/clean/test.jsonl</td><td><code>0123456789abcdef</code></td>" in page
-    assert not any(colour in page for colour in STAND_INS)
+    assert not re.search("#f[de]00[0-9a-f]{2}", page)  # stand-ins of the page's colours
     assert len(re.findall('<svg class="chart"', page)) == 8 * 3 + 1 + 1 + 1  # panels on 3 axes, cost, reward, entropy
 
 
-def test_arms_without_probes_rewards_or_costs_leave_their_sections_out(inputs):
-    kept = {"base": None, "sft": "base"}
-    short = {
-        **inputs,
-        "table": inputs["table"][:2],
-        "costs": {},
-        **{key: {arm: inputs[key][arm] for arm in kept} for key in ("metrics", "predictions", "plots")},
-    }
-    page = render_page(**short)
+def test_arms_without_probes_rewards_or_costs_leave_their_sections_out(results):
+    kept = ("base", "sft")
+    page = render_page(
+        replace(
+            results,
+            arms={arm: results.arms[arm] for arm in kept},
+            table=results.table[:2],
+            costs={},
+            metrics={arm: results.metrics[arm] for arm in kept},
+            predictions={arm: results.predictions[arm] for arm in kept},
+            plots={arm: results.plots[arm] for arm in kept},
+        )
+    )
     assert 'id="probes"' not in page
     assert 'id="reward"' not in page
     assert "No arm has its minutes on record." in page
@@ -134,9 +130,13 @@ def test_arms_without_probes_rewards_or_costs_leave_their_sections_out(inputs):
 
 
 def prediction(text, *, correct=True, equations=(("3*4", "12", True),), answer="12", **more):
-    found = [{"expression": e, "value": v, "holds": h} for e, v, h in equations]
-    row = {"id": "q0", "completion": text, "answer": answer, "correct": correct, "tokens": 9, "truncated": False}
-    return row | {"equations": found, "samples": []} | more
+    found = tuple(JudgedEquation(*equation) for equation in equations)
+    row = Prediction("q0", "How many?", "12", text, answer, correct, 9, False, found)
+    return replace(row, **more)
+
+
+def probe(tokens, *, entropy=(), settled=(), detectors=None):
+    return Probe(tuple(tokens), tuple(entropy), (), tuple(settled), detectors or {})
 
 
 WORKED = "<reasoning>\n3*4 = 12\n</reasoning>\n<answer>12</answer>"
@@ -151,7 +151,10 @@ WORKED = "<reasoning>\n3*4 = 12\n</reasoning>\n<answer>12</answer>"
         (prediction(WORKED, equations=[]), ["unshown"]),
         (prediction(WORKED, correct=False, answer=None, equations=[]), []),
         (prediction("12", truncated=True, equations=[]), ["truncated", "format", "unshown"]),
-        (prediction(WORKED, probe={"detectors": {"premise_echo": True, "contradiction": False}}), ["premise_echo"]),
+        (
+            prediction(WORKED, probe=probe([], detectors={"premise_echo": True, "contradiction": False})),
+            ["premise_echo"],
+        ),
     ],
 )
 def test_marks(row, marks):
@@ -160,31 +163,31 @@ def test_marks(row, marks):
 
 def test_a_completion_is_packed_with_places_and_levels():
     text = "🙂\n3*4 = 12"  # positions count code points: the equation starts at 2
-    probe = {"tokens": ["🙂", "\n3*", "4 = ", "12"], "entropy": [0.0, 0.1, 0.13, 2.0], "settled": [1, 2, 3, 4]}
-    samples = [{"answer": a, "correct": a == "12"} for a in ("12", "13", "12", None)]
-    found = traces.completion(prediction(text, samples=samples, probe=probe | {"detectors": {}}), 4000)
+    thought = probe(["🙂", "\n3*", "4 = ", "12"], entropy=[0.0, 0.1, 0.13, 2.0], settled=[1, 2, 3, 4])
+    samples = tuple(Sample("", a, a == "12", 1, False) for a in ("12", "13", "12", None))
+    found = traces.completion(prediction(text, samples=samples, probe=thought), 4000)
     assert found["equations"] == [[2, 10, 1]]
     assert found["lengths"] == [1, 3, 4, 2]
     assert found["levels"] == [0, 2, 3, 40]
-    assert found["settled"] == [1, 2, 3, 4]
+    assert list(found["settled"]) == [1, 2, 3, 4]
     assert found["samples"] == [["12", 2, 1], ["13", 1, 0], [None, 1, 0]]
-    assert "settled" not in traces.completion(prediction(text, probe=probe | {"detectors": {}}), 4000, detail=1)
-    assert "lengths" not in traces.completion(prediction(text, probe=probe | {"detectors": {}}), 4000, detail=0)
-    cut = traces.completion(prediction(text, probe=probe | {"detectors": {}}), 6)
+    assert "settled" not in traces.completion(prediction(text, probe=thought), 4000, detail=1)
+    assert "lengths" not in traces.completion(prediction(text, probe=thought), 4000, detail=0)
+    cut = traces.completion(prediction(text, probe=thought), 6)
     assert (cut["text"], cut["more"], cut["equations"], cut["lengths"]) == ("🙂\n3*4 ", 4, [], [1, 3])
 
 
 def test_entropy_is_that_of_the_results():
     tokens = ["3*4 =", " 12", "\n<answer>", "12", "</answer>"]
-    row = {"completion": "".join(tokens), "probe": {"tokens": tokens, "entropy": [9.0, 0.5, 9.0, 0.25, 9.0]}}
-    assert result_entropy(row) == 0.375
-    assert result_entropy({"completion": "none", "probe": {"tokens": ["none"], "entropy": [1.0]}}) is None
+    thought = probe(tokens, entropy=[9.0, 0.5, 9.0, 0.25, 9.0])
+    assert result_entropy(prediction("".join(tokens)), thought) == 0.375
+    assert result_entropy(prediction("none"), probe(["none"], entropy=[1.0])) is None
 
 
 def test_texts_are_cut_until_they_fit(monkeypatch):
     asked = [Problem("q0", "How many?", "3*4 = 12", "12", (Equation("3*4", "12"),))]
     noise = "".join(chr(0x4E00 + i * 7919 % 20000) for i in range(5000))
-    astray = {"tokens": ["other"], "entropy": [0.0], "settled": [0], "detectors": {}}
+    astray = probe(["other"], entropy=[0.0], settled=[0])
     rows = {"base": [prediction(noise)], "sft": [prediction("12", probe=astray)]}
     packed, left_out = traces.block(asked, rows)
     assert left_out == {"limit": 4000, "detail": 2, "cut": 1, "unaligned": 1}

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-import pandas as pd
 import pytest
 
-from showwork.files import read_csv, read_json, read_jsonl, write_csv
+from showwork.evaluation.predictions import Prediction
+from showwork.files import read_jsonl
 from showwork.report.page import render_page
-from showwork.report.tables import arm_table, outcomes
 from tests.report import made
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,6 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 SIDEWAYS = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-ARMS = list(made.STARTS.items())
 HOSTILE = {
     0: "<script>window.harmed = 1</script></script><img src=x onerror='window.harmed = 1'>",
     1: "a\x00b\x1b[31mc\u202edesrever\u202c\u2066\u2028end <!-- <answer>12</answer>",
@@ -39,30 +37,25 @@ HOSTILE = {
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     asked = [replace(problem, id=f"test-{row:05d}") for row, problem in enumerate(made.problems(1319), start=1)]
-    for arm in made.STARTS:
+    for arm in made.ARMS.values():
         made.write_arm(folder, arm, asked)
-    predictions = {arm: list(read_jsonl(folder / "predictions" / f"{arm}.jsonl")) for arm in made.STARTS}
-    write_csv(folder / "outcomes.csv", ["id", *predictions], outcomes(predictions))
+    shown = {"inputs": {"data/clean/test.jsonl": "0" * 32}, "params": {"base": {"drills": None}}}
+    results = made.read_results(folder, made.ARMS.values(), asked, **shown)
+    rows = list(results.predictions["cast"])
     for i, text in HOSTILE.items():
-        predictions["cast"][i] |= {"completion": text}
-        predictions["cast"][i]["probe"]["tokens"] = [text[j : j + 3] for j in range(0, len(text), 3)]
-        for key in ("entropy", "settled"):
-            predictions["cast"][i]["probe"][key] = [1] * len(predictions["cast"][i]["probe"]["tokens"])
-    asked[0] = type(asked[0])(**{**vars(asked[0]), "question": "<script>window.harmed = 1</script> \u202eHow many?"})
-    text = render_page(
-        table=arm_table(folder, ARMS, seed=0),
-        metrics={arm: read_json(folder / "metrics" / "eval" / f"{arm}.json") for arm in made.STARTS},
-        predictions=predictions,
-        problems=asked,
-        plots={arm: pd.DataFrame(read_csv(folder / "plots" / f"{arm}.csv")) for arm in made.STARTS},
-        costs={arm: read_json(folder / "costs" / f"{arm}.json") for arm in made.STARTS},
-        params={"base": {"drills": None}},
-        inputs={"data/clean/test.jsonl": "0" * 32},
-        versions={"jax": "1.2.3"},
-    )
+        rows[i] = spoil(rows[i], text)
+    asked[0] = replace(asked[0], question="<script>window.harmed = 1</script> \u202eHow many?")
+    text = render_page(replace(results, predictions={**results.predictions, "cast": rows}))
     path = folder / "report.html"
     path.write_text(text, "utf-8")
     return path
+
+
+def spoil(row: Prediction, text: str) -> Prediction:
+    """The row with another completion and a trace of it, three characters per token."""
+    tokens = tuple(text[j : j + 3] for j in range(0, len(text), 3))
+    ones = (1,) * len(tokens)
+    return replace(row, completion=text, probe=replace(row.probe, tokens=tokens, entropy=ones, settled=ones))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +72,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def browse(chromium, page):
-    """Opens the page at a hash, on a screen; afterwards no console line and no harm may be left."""
+    """Opens the page at a hash, on a screen; afterwards checks that there is no console line and no harm."""
 
     def open_page(anchor: str = "", *, width: int = 1360, dark: bool = False):
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
@@ -138,7 +131,7 @@ def test_it_is_small_and_loads_nothing(page, browse):
     driver = browse()
     assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert text_of(driver, ".count") == "1,319 of 1,319 questions"
-    assert cards(driver) == list(made.STARTS)
+    assert cards(driver) == list(made.ARMS)
     assert driver.execute_script("return document.querySelectorAll('.item').length") < 40  # the list draws what is seen
 
 

@@ -1,65 +1,65 @@
-"""The report from a made results folder: its numbers, its files, and model text that tries to break it."""
+"""The report from a made-up results folder: its numbers, its files, and model text that tries to break it."""
 
 import contextlib
-import importlib.util
 import re
 import subprocess
 import sys
-import types
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 
-from showwork import config
+from showwork.arms import Arm, flatten
+from showwork.config import Base, Cast, Drills, Rl, Sft
 from showwork.errors import UserError
+from showwork.evaluation.predictions import JudgedEquation, Prediction
 from showwork.evaluation.seeds import COLUMNS, digest
 from showwork.files import read_csv, read_json, write_csv, write_json, write_jsonl, write_text
 from showwork.records import Equation, Problem
 from showwork.report.charts import curves_svg
 from showwork.report.curves import along, curve, panels, parting
-from showwork.report.markdown import TEXT_LIMIT, cell, code, fence, flatten, markdown_table, render, traces, visible
+from showwork.report.markdown import render, traces
+from showwork.report.results import Results
 from showwork.report.tables import (
     accuracy_by_steps,
     arm_table,
     detectors,
     display,
     outcomes,
-    p_value,
-    points,
     read_outcomes,
     shifted,
     taught,
 )
+from tests.report import made
 
-ROOT = Path(__file__).resolve().parents[2]
-ARMS = [("base", None), ("sft", "base"), ("grpo", "sft")]
+STARTS = {"base": None, "sft": "base", "grpo": "sft"}
+PARAMS = made.with_arms(("sft", "sft", "sft", "base"), ("rl", "grpo", "grpo", "sft"))
 # 200 questions: base gets none, sft the first 80, grpo 0-77 and 80-83: 4 gained, 2 lost.
 RIGHT = {"base": set(), "sft": set(range(80)), "grpo": set(range(78)) | set(range(80, 84))}
 N = 200
 SHIFTED = {
     "shifted_n": 8, "shifted_accuracy": 0.25, "shifted_new_families_n": 4, "shifted_new_families_accuracy": 0.5,
 }  # fmt: skip
+GRPO_LINE = f"grpo,1,,,,{1 / 60},,,{1 / 7},,"  # as the stage of the arm wrote it
 NASTY = "```\n| <script>alert(1)</script> ````\n\x00\x1b[31m \u202eevil\u202c"
 
 
-def prediction(arm: str, i: int) -> dict:
+def prediction(arm: str, i: int) -> Prediction:
     right = i in RIGHT[arm]
-    return {
-        "id": f"q{i:03}",
-        "question": f"How many are 3 times 4, for the {i}th time?",
-        "gold": "12",
-        "completion": NASTY if (arm, i) == ("grpo", 78) else f"{arm} says 3*4 = {12 if right else 13}",
-        "answer": "12" if right else "13" if i % 2 else None,
-        "correct": right,
-        "tokens": 20 + i % 3,
-        "truncated": i == 199,
-        "equations": [{"expression": "3*4", "value": "12" if right else "13", "holds": right}],
-        "samples": [],
-    }
+    return Prediction(
+        id=f"q{i:03}",
+        question=f"How many are 3 times 4, for the {i}th time?",
+        gold="12",
+        completion=NASTY if (arm, i) == ("grpo", 78) else f"{arm} says 3*4 = {12 if right else 13}",
+        answer="12" if right else "13" if i % 2 else None,
+        correct=right,
+        tokens=20 + i % 3,
+        truncated=i == 199,
+        equations=(JudgedEquation("3*4", "12" if right else "13", right),),
+    )
 
 
 def eval_metrics(arm: str) -> dict:
@@ -108,8 +108,8 @@ def grpo_curve(steps: int = 60) -> pd.DataFrame:
 
 def make_results(root: Path) -> Path:
     folder = root / "results"
-    for arm, start in ARMS:
-        write_jsonl(folder / "predictions" / f"{arm}.jsonl", [prediction(arm, i) for i in range(N)])
+    for arm, start in STARTS.items():
+        write_jsonl(folder / "predictions" / f"{arm}.jsonl", [prediction(arm, i).to_json() for i in range(N)])
         write_json(folder / "metrics" / "eval" / f"{arm}.json", eval_metrics(arm))
         train = {"train_tokens": 1_234_567, "sampled_tokens": 89_000, "optimizer_steps": 60}
         write_json(folder / "metrics" / "train" / f"{arm}.json", train)
@@ -120,30 +120,20 @@ def make_results(root: Path) -> Path:
     for arm, frame in {"base": sft_curve(20)[:0], "sft": sft_curve(20), "grpo": grpo}.items():
         (folder / "plots").mkdir(exist_ok=True)
         frame.to_csv(folder / "plots" / f"{arm}.csv", index=False)
-    rows = outcomes({arm: [prediction(arm, i) for i in range(N)] for arm, _ in ARMS})
+    rows = outcomes({arm: [prediction(arm, i) for i in range(N)] for arm in STARTS})
     write_csv(folder / "outcomes.csv", ["id", *RIGHT], rows)
     asked = [
         Problem(f"q{i:03}", f"How many are 3 times 4, for the {i}th time?", "3*4 = 12", "12", (Equation("3*4", "12"),))
         for i in range(N)
     ]
     write_jsonl(root / "data" / "clean" / "test.jsonl", [problem.to_json() for problem in asked])
-    tiny = (ROOT / "src/showwork/presets/tiny.yaml").read_text("utf-8")
-    write_text(root / "params.yaml", tiny.replace("seed: 0", "seed: 7", 1))
-    known = {"n": N, "commit": "0123456789", "params": digest(dict(flatten(YAML(typ="safe", pure=True).load(tiny))))}
+    write_text(root / "params.yaml", made.as_yaml(PARAMS | {"seed": 7}))
+    known = {"n": N, "commit": "0123456789", "params": digest(flatten(PARAMS))}
     seeds = [
         {"seed": seed, "arm": "grpo", "start": "sft", "correct": 82, "gained": 4, "lost": 2} | known for seed in (7, 8)
     ]
     write_csv(folder / "seeds.csv", COLUMNS, seeds)
     return folder
-
-
-def load_stage():
-    spec = importlib.util.spec_from_file_location("stage_report", ROOT / "stages" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.version = lambda name: "1.2.3"
-    module.config = types.SimpleNamespace(load=config.load, PARAMS=config.PARAMS, ARMS=("base", "sft", "grpo"))
-    return module
 
 
 @pytest.fixture
@@ -156,12 +146,12 @@ def reported(tmp_path_factory) -> Path:
     """A results folder that the stage has run on."""
     folder = make_results(tmp_path_factory.mktemp("reported"))
     with contextlib.chdir(folder.parent):
-        load_stage().main()
+        made.load_stage().main()
     return folder
 
 
 def test_arm_table_has_the_numbers(results):
-    table = arm_table(results, ARMS, seed=7).set_index("arm")
+    table = arm_table(results, STARTS, seed=7).set_index("arm")
     assert list(table.index) == ["base", "sft", "grpo"]
     assert pd.isna(table.loc["base", "difference"])
     sft, grpo = table.loc["sft"], table.loc["grpo"]
@@ -176,7 +166,7 @@ def test_arm_table_has_the_numbers(results):
 
 def test_costs_may_be_missing_and_leave_a_dash(results):
     (results / "costs" / "sft.json").unlink()
-    cells = display(arm_table(results, ARMS, seed=7))
+    cells = display(arm_table(results, STARTS, seed=7))
     assert [row["minutes"] for row in cells] == ["–", "–", "1.5"]
     assert cells[2]["tokens trained"] == "1,234,567"
 
@@ -185,19 +175,19 @@ def test_costs_may_be_missing_and_leave_a_dash(results):
 def test_a_missing_file_is_named(results, path):
     (results / path).unlink()
     with pytest.raises(UserError, match=path):
-        arm_table(results, ARMS, seed=7)
+        arm_table(results, STARTS, seed=7)
 
 
 def test_a_missing_key_is_named(results):
     write_json(results / "metrics" / "eval" / "sft.json", {"n": 200, "accuracy": 0.4})
     with pytest.raises(UserError, match=r"sft\.json: no key 'accuracy_low'"):
-        arm_table(results, ARMS, seed=7)
+        arm_table(results, STARTS, seed=7)
 
 
 def test_outcomes_of_another_run_are_refused(results):
     write_json(results / "metrics" / "eval" / "sft.json", eval_metrics("sft") | {"accuracy": 0.5})
     with pytest.raises(UserError, match=r"accuracy 0\.5 of 200, but outcomes\.csv has 80 right of 200"):
-        arm_table(results, ARMS, seed=7)
+        arm_table(results, STARTS, seed=7)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +206,8 @@ def test_malformed_outcomes_are_refused(tmp_path, text, message):
 
 
 def test_outcomes_need_the_same_questions():
-    one, two = [{"id": "q0", "correct": True}, {"id": "q1", "correct": False}], [{"id": "q0", "correct": False}]
+    right, wrong = prediction("sft", 0), prediction("sft", 100)
+    one, two = [replace(right, id="q0"), replace(wrong, id="q1")], [replace(wrong, id="q0")]
     assert outcomes({"base": one, "sft": one}) == [{"id": "q0", "base": 1, "sft": 1}, {"id": "q1", "base": 0, "sft": 0}]
     with pytest.raises(UserError, match=r"base has 2 questions and sft has 1.*'q1'"):
         outcomes({"base": one, "sft": two})
@@ -247,21 +238,29 @@ def test_the_stage_writes_the_report(reported, capsys):
     assert "How many are 3 times 4, for the 84th time?" in page
     assert "✓ `3*4 = 12`" in page
     assert "✗ `3*4 = 13`" in page
-    assert "grpo.beta: 0.0" in page
+    assert "rl.shared.beta: 0.0" in page
+    assert 'rl.arms.grpo.start: "sft"' in page
+    assert "trajectory" not in page  # an arm that these params don't have
     assert "jax 1.2.3" in page
     assert [row["grpo"] for row in read_csv(reported / "outcomes.csv")].count("1") == 82
     assert re.search(r"- sft, from base: [\d,]+ steps on solutions written as", page)
-    assert (reported / "plots/accuracy_by_steps.csv").read_text("utf-8").splitlines()[:2] == [
-        "steps,n,base,sft,grpo",
-        "1,120,0.61,0.61,0.61",
+    assert (reported / "accuracy_by_steps.csv").read_text("utf-8").splitlines()[:4] == [
+        "steps,n,arm,accuracy",
+        "1,120,base,0.61",
+        "1,120,sft,0.61",
+        "1,120,grpo,0.61",
     ]
+    lines = (reported / "curves.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "arm,step,train_tokens,loss,val_loss,reward,accuracy,val_accuracy,kl,entropy,completion_tokens"
+    assert [lines[1], lines[10], lines[21]] == ["sft,1,,3.2,,,,,,,", "sft,10,,0.5,0.6,,,,,,", GRPO_LINE]
+    assert len(lines) == 1 + 20 + 20  # base has no curve
     grpo = {"accuracy": 0.41, "faithful_rate": 0.125, "accuracy_sampled": 0.3}
     assert read_json(reported / "metrics/arms.json")["grpo"] == grpo
     assert ElementTree.parse(reported / "curves.svg").getroot().tag.endswith("svg")
 
     written = {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
     with contextlib.chdir(reported.parent):
-        load_stage().main()
+        made.load_stage().main()
     assert written == {path: path.read_bytes() for path in reported.rglob("*") if path.is_file()}
     assert capsys.readouterr().out.rstrip().splitlines()[-1] == "Report: results/report.html and results/report.md"
 
@@ -287,7 +286,7 @@ def test_model_text_stays_inside_its_fence(reported):
 def test_without_saved_seeds_the_report_says_nothing_of_them(results, monkeypatch):
     monkeypatch.chdir(results.parent)
     write_csv(results / "seeds.csv", COLUMNS, [])
-    load_stage().main()
+    made.load_stage().main()
     for name in ("report.md", "report.html"):
         assert "over several seeds" not in (results / name).read_text("utf-8")
         assert "seeds.csv" not in (results / name).read_text("utf-8")
@@ -298,34 +297,14 @@ def test_the_stage_names_a_missing_input(results, monkeypatch, path):
     monkeypatch.chdir(results.parent)
     Path(path).unlink()
     with pytest.raises(UserError, match=path):
-        load_stage().main()
+        made.load_stage().main()
 
 
-def test_a_trace_shows_its_question_where_one_is_given(results):
-    predictions = {arm: [prediction(arm, i) for i in range(N)] for arm, _ in ARMS}
-    table = arm_table(results, ARMS, seed=7)
-    page = "\n".join(traces(table, predictions, {"q080": "How many apples?"}))
+def test_a_trace_shows_its_question(results):
+    predictions = {arm: [prediction(arm, i) for i in range(N)] for arm in STARTS}
+    predictions["grpo"][80] = replace(predictions["grpo"][80], question="How many apples?")
+    page = "\n".join(traces(arm_table(results, STARTS, seed=7), predictions))
     assert "```text\nHow many apples?\n```" in page
-
-
-def test_text_helpers():
-    assert fence("a") == "```text\na\n```"
-    assert fence("a ```` b").startswith("`````text\n")
-    assert code("a `b`") == "`` a `b` ``"
-    assert code("a\n|b") == "`a |b`"
-    assert cell("a|b <i> *x*\n`c`") == r"a\|b \<i\> \*x\* \`c\`"
-    assert visible("é\ttab\nline\r\u2066\ud800") == "é\ttab\nline\\u000d\\u2066\\ud800"
-    assert visible("a" + "\n" * 7 + "b\n\n\nc") == "a\n… 6 empty lines\nb\n\n\nc"
-    cut = visible("x" * 100_000)
-    assert len(cut) < TEXT_LIMIT + 50
-    assert cut.endswith("… 96,000 more characters")
-    table = markdown_table(("arm", "n"), [{"arm": "a|b\n", "n": 3}])
-    assert table.splitlines() == ["| arm | n |", "| --- | ---: |", r"| a\|b | 3 |"]
-
-
-def test_numbers_as_text():
-    assert [points(x) for x in (0.4, -0.0123, 0.0, -0.0004)] == ["+40.0", "−1.2", "0.0", "0.0"]
-    assert [p_value(x) for x in (1e-9, 0.0049, 0.0512, 1.0)] == ["<0.0001", "0.0049", "0.051", "1.000"]
 
 
 def test_panels_hold_every_quantity_once():
@@ -408,39 +387,53 @@ def test_optional_tables():
     ]  # fmt: skip
     metrics = {"sft": {"n_steps_10": 3, "accuracy_steps_10": 0.5, "n_op_add": 1, "accuracy_op_add": 1.0}}
     assert accuracy_by_steps(metrics | {"base": {"n_steps_9": 2, "accuracy_steps_9": 0.0}}) == [
-        {"steps": 9, "n": 2, "sft": None, "base": 0.0},
-        {"steps": 10, "n": 3, "sft": 0.5, "base": None},
+        {"steps": 9, "n": 2, "arm": "sft", "accuracy": None},
+        {"steps": 9, "n": 2, "arm": "base", "accuracy": 0.0},
+        {"steps": 10, "n": 3, "arm": "sft", "accuracy": 0.5},
+        {"steps": 10, "n": 3, "arm": "base", "accuracy": None},
     ]
 
 
 def test_what_the_arms_were_taught():
-    params = {
-        "seed": 0,
-        "base": {"drills": {"steps": 800}},
-        "sft": {"start": "base", "steps": 600, "styles": {"equations": 1.0, "bare": 3.0}},
-        "grpo": {"start": "sft", "steps": 50, "rewards": {"answer": 1.0, "format": 0.1}},
-        "cast": {"start": "sft_dual", "rounds": 3},
-    }
-    assert taught(params) == [
+    base = Base.model_construct(drills=Drills.model_construct(steps=800))
+    sft = Sft.model_construct(steps=600, styles={"equations": 1.0, "bare": 3.0})
+    grpo = Rl.model_construct(steps=50, rewards={"answer": 1.0, "format": 0.1})
+    arms = [
+        Arm("base", "base", None, "plain", base),
+        Arm("sft", "sft", "base", "plain", sft),
+        Arm("grpo", "rl", "sft", "plain", grpo),
+        Arm("cast", "cast", "sft_dual", "dual", Cast.model_construct(rounds=3)),
+    ]
+    assert taught(arms) == [
         "base: 800 steps on plain equations, before any word.",
         "sft, from base: 600 steps on solutions written as equations 25.0%, bare 75.0%.",
         "grpo, from sft: 50 steps on its own samples, rewarded answer 1, format 0.1.",
         "cast, from sft_dual: at most 3 rounds of sampling, keeping the best samples and training on them.",
     ]
-    assert taught({"base": {"drills": None}}) == ["base: the model's own weights, not trained here."]
+    untrained = Arm("base", "base", None, "plain", Base.model_construct(drills=None))
+    assert taught([untrained]) == ["base: the model's own weights, not trained here."]
 
 
-def test_second_test_set_and_detectors_stand_in_the_report(results):
+def test_second_test_set_and_detectors_are_in_the_report(results):
     page = render(
-        table=arm_table(results, ARMS, seed=7),
-        metrics={arm: eval_metrics(arm) | (SHIFTED | {"auroc_entropy": 0.8} if arm == "grpo" else {}) for arm in RIGHT},
-        predictions={arm: [prediction(arm, i) for i in range(N)] for arm in RIGHT},
-        curves=None,
-        params={"base": {"drills": None}},
-        versions={},
+        Results(
+            arms=made.arms_of(PARAMS),
+            table=arm_table(results, STARTS, seed=7),
+            metrics={
+                arm: eval_metrics(arm) | (SHIFTED | {"auroc_entropy": 0.8} if arm == "grpo" else {}) for arm in RIGHT
+            },
+            predictions={arm: [prediction(arm, i) for i in range(N)] for arm in RIGHT},
+            problems=[Problem(f"q{i:03}", "", "", "12", (Equation("3*4", "12"),)) for i in range(N)],
+            plots={arm: pd.DataFrame() for arm in RIGHT},
+            costs={},
+            params={"base": {"drills": None}},
+            inputs={},
+            versions={},
+        )
     )
     assert "| grpo | 41.0% (34.4 to 47.9, n 200) | 25.0% (7.1 to 59.1, n 8) | −16.0 |" in page
     assert "| arm | auroc entropy |\n| --- | ---: |\n| grpo | 0.800 |" in page
+    assert "## Learning curves" not in page
 
 
 def test_the_report_imports_no_jax():

@@ -1,10 +1,14 @@
-"""One problem, and completions of it, that the tests of the rewards share."""
+"""A problem and its completions, shared by the tests of the rewards."""
 
+from pathlib import Path
+
+from showwork import rewards
 from showwork.reading.answers import render_completion
 from showwork.reading.dual import write_monologue
 from showwork.records import Completion, Equation, Problem
-from showwork.rewards import REWARDS
 
+# The built-in ones, and those in the project's folder rewards/.
+ALL = {**rewards.builtin(), **rewards.own(Path(__file__).parents[2] / "rewards")}
 MUFFINS = Problem(
     "0",
     "Ben orders 7 muffins at $6 each and a drink for $4. How much does he pay?",
@@ -18,7 +22,7 @@ DUAL = render_completion(write_monologue(MUFFINS), "46")
 
 def score(name: str, text: str, *, gold: str = "8", truncated: bool = False, problem: Problem | None = None) -> float:
     problem = problem or Problem("0", "", "", gold, ())
-    (value,) = REWARDS[name].function([Completion(text, 1, truncated)], [problem])
+    (value,) = ALL[name].function([Completion(text, 1, truncated)], [problem])
     return value
 
 

@@ -1,9 +1,9 @@
-"""The plain rewards."""
+"""The basic rewards."""
 
 import pytest
 
+from showwork import rewards
 from showwork.records import Completion, Problem
-from showwork.rewards import REWARDS
 from tests.rewards.made import score
 
 GOOD = "<reasoning>\n5 + 3 = 8\n</reasoning>\n<answer>8</answer>"
@@ -81,4 +81,4 @@ def test_ended(truncated, value):
 def test_rewards_are_batched_in_order():
     completions = [Completion(text, 1, False) for text in (GOOD, "", GOOD)]
     problems = [Problem(str(i), "", "", gold, ()) for i, gold in enumerate(("8", "8", "9"))]
-    assert REWARDS["answer"].function(completions, problems) == [1, 0, 0]
+    assert rewards.load("answer").function(completions, problems) == [1, 0, 0]

@@ -1,4 +1,4 @@
-"""The reference recipe's four rewards, worked by hand, and how each is gamed."""
+"""The reference recipe's four rewards, computed by hand, and how each is gamed."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The dual-stream notebook's three rewards, worked by hand, and how each is gamed."""
+"""The dual-stream notebook's three rewards, computed by hand, and how each is gamed."""
 
 import pytest
 

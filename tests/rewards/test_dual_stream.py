@@ -1,4 +1,4 @@
-"""The mended dual-stream reward on one problem, changed a part at a time."""
+"""The corrected dual-stream reward on one problem, changed one part at a time."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_the_plan_names_the_operations_in_order(plan, share):
         ("4+42 = 46", 0),
         ("46/46 = 1", 0),
         ("46 = 46", 0),
-        ("46 > 45", 0),  # 45 is nobody's number
+        ("46 > 45", 0),  # 45 is no number of the problem
         ("7 > 6", 0),
         ("46 of them", 0),
         ("It looks right.", 0),
@@ -75,7 +75,7 @@ def test_the_check_checks(check, value):
         ("CALC: 42+4 = 46", "42+4 = 46", 0),
         ("CALC: 7*6 = 42\nCALC: 42+4 = 46", "none", 0),
         ("CALC: 7*6 = 42\nCALC: 42+4 = 46", "CALC: 46 = 46", 0),
-        ("cost 7*6 = $42", "cost 7*6 = $43", 1 / 2),  # one of the two that are told
+        ("cost 7*6 = $42", "cost 7*6 = $43", 1 / 2),  # one of the two equations of the Reasoning
         ("42+4 = $46.", "42+4 = $46. The change is 50-46 = 4.", 2 / 3),
         ("The muffins cost 7*6 = $42.\nWith the drink he pays 42+4 = $46.", "In words.", 1),
     ],

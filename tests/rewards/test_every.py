@@ -1,4 +1,4 @@
-"""What holds of every reward: its declared ranges, and work that grows with the length of the text and no faster."""
+"""Properties of every reward: its declared ranges, and work linear in the length of the text."""
 
 import sys
 
@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from showwork import rewards
 from showwork.reading.answers import TAGS, is_correct
+from showwork.reading.completion import read
 from showwork.reading.dual import CALC, HEADINGS
-from showwork.rewards import REWARDS, RewardSpec
-from tests.rewards.made import DUAL, MUFFINS, WORKED, pay, score
+from showwork.rewards import RewardSpec
+from tests.rewards.made import ALL, DUAL, MUFFINS, WORKED, pay, score
 
 # Words that the rewards look at, beside any text.
 WORDS = [*TAGS, *(f"\n{heading}" for heading in HEADINGS), f"\n{CALC}", "#### ", "7*6 = 42", "42+4 = 46", "46", "add"]
@@ -23,10 +25,10 @@ mended = st.builds(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", ALL)
 @given(text=hostile | mended, truncated=st.booleans())
 def test_the_declared_ranges_hold(name, text, truncated):
-    spec = REWARDS[name]
+    spec = ALL[name]
     value = score(name, text, truncated=truncated, problem=MUFFINS)
     assert spec.low <= value <= spec.high
     if is_correct(text, MUFFINS.answer):
@@ -35,20 +37,24 @@ def test_the_declared_ranges_hold(name, text, truncated):
         assert spec.wrong_high is None or value <= spec.wrong_high
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_ends_of_a_range_are_in_order(name):
-    spec = REWARDS[name]
+    spec = ALL[name]
     assert spec.low < spec.high
     assert all(end is None or spec.low <= end <= spec.high for end in (spec.wrong_high, spec.right_low))
 
 
 def test_only_a_right_answer_is_an_outcome():
-    assert [name for name, spec in REWARDS.items() if spec.is_outcome] == ["answer", "trajectory", "dual_stream"]
+    assert [name for name, spec in rewards.builtin().items() if spec.is_outcome] == [
+        "answer",
+        "dual_stream",
+        "trajectory",
+    ]
 
 
 def test_the_lead_of_a_right_answer():
-    split = RewardSpec(lambda completions, problems: [], 0.0, 1.0, wrong_high=0.3, right_low=0.4)
-    whole = RewardSpec(lambda completions, problems: [], -2.0, 2.0)
+    split = RewardSpec("split", lambda completions, problems: [], 0.0, 1.0, wrong_high=0.3, right_low=0.4)
+    whole = RewardSpec("whole", lambda completions, problems: [], -2.0, 2.0)
     assert split.lead(2.0) == pytest.approx(2 * (0.4 - 0.3))
     assert whole.lead(0.5) == 0.5 * (-2 - 2)  # all of it may be earned with a wrong answer
     assert whole.lead(-0.5) == -0.5 * (2 - -2)
@@ -88,7 +94,7 @@ PLACES = ("alone", "evidence", "check", "answer")
 
 
 def calls(name: str, text: str) -> int:
-    """Calls of functions, of Python and of C, that a reward makes for a text."""
+    """Number of Python and C function calls that a reward makes for a text."""
     count = 0
 
     def listen(frame, event, argument):
@@ -96,6 +102,7 @@ def calls(name: str, text: str) -> int:
         count += event in ("call", "c_call")
 
     pay(name, "")  # what is kept of the problem is not counted
+    read.cache_clear()  # what another reward read of the text is
     sys.setprofile(listen)
     try:
         pay(name, text)
@@ -105,18 +112,18 @@ def calls(name: str, text: str) -> int:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", ALL)
 def test_twice_the_text_takes_twice_the_calls(name, place):
     for text in HOSTILE.values():
         once, twice = (calls(name, grown(text, size, place)) for size in (1000, 2000))
         assert twice <= 2 * once + 400, text  # a quadratic rule takes 4 times as many
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_hundred_thousand_characters_are_judged(name):
-    # What calls don't show is the work inside a regular expression: one that is quadratic would not come back.
+    # Calls don't show the work inside a regular expression: a quadratic one would not return in time.
     for text, place in (
         ("9", "check"), ("1,", "evidence"), ("(1+", "alone"), ("1 + 1 = 2 = ", "check"), ("#", "alone"),
         ("<answer>", "alone"), ("\nCALC: 7*6 = 42", "evidence"), (" ", "answer"), ("1.", "answer"),
     ):  # fmt: skip
-        assert REWARDS[name].low <= pay(name, grown(text, 100_000, place)) <= REWARDS[name].high
+        assert ALL[name].low <= pay(name, grown(text, 100_000, place)) <= ALL[name].high

@@ -1,4 +1,4 @@
-"""The trajectory reward, as the notebook has it and mended; values by hand."""
+"""The trajectory reward, as the notebook has it and corrected; values computed by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A copy of the project with the smoke preset, and dvc run in it as a person would."""
+"""A copy of the project with the smoke preset, in which dvc runs as for a user."""
 
 import os
 import re
@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from showwork import presets
-from showwork.config import ARMS
 
 PROGRAMS = Path(tempfile.mkdtemp(prefix="showwork-programs-"))
 ROOT = Path(__file__).parents[2]
+PARAMS = presets.load("smoke")
+TRAINED = {arm.name: f"{arm.kind}@{arm.name}" for arm in PARAMS.arms.values() if arm.kind != "base"}
+EVALUATED = {arm: "evaluate_base" if arm == "base" else f"evaluate_{TRAINED[arm]}" for arm in PARAMS.arms}
+TRAINING, EVALUATIONS = {"base", *TRAINED.values()}, set(EVALUATED.values())
 COPIED = (
+    "rewards",
     "src",
     "stages",
     "data/source",
@@ -56,7 +60,7 @@ class Project:
         return {**os.environ, **identity, **programs, "PATH": path, "PYTHONPATH": str(self.folder / "src")}
 
     def run(self, *command: str, code: int = 0) -> str:
-        """Output of a command; fails the test where its exit code is another."""
+        """Output of a command; fails the test if its exit code is another."""
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
         assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -83,7 +87,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The smoke pipeline, run once from nothing and committed."""
     made = Project(tmp_path_factory.mktemp("project") / "here")
     ran = made.repro()
-    assert ran == {"ingest", "clean", "tokenizer", *ARMS, "report", *EVALUATIONS}
+    assert ran == {"code", "ingest", "clean", "tokenizer", "report", *TRAINING, *EVALUATIONS}
     made.run("git", "add", "-A")
     made.run("git", "commit", "-q", "-m", "first run")
     return made
@@ -93,6 +97,3 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def programs() -> Iterator[None]:
     yield
     shutil.rmtree(PROGRAMS, ignore_errors=True)
-
-
-EVALUATIONS = {f"evaluate@{arm}" for arm in ARMS}

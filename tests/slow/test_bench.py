@@ -1,4 +1,4 @@
-"""The bench at toy size: every side steps, all sides compute the same, and the file keeps what was not measured."""
+"""The bench at toy size: every side steps, all sides compute the same, and the file keeps earlier figures."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-# Compiling is all the time there is.
+# Compilation takes nearly all of the time.
 ENVIRONMENT = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
@@ -32,7 +32,7 @@ def test_every_side_steps_and_all_compute_the_same(tmp_path: Path) -> None:
         *["limit"] * 2, *["sft"] * 3, "grpo", *["evaluate"] * 3, *["start"] * 2
     ]  # fmt: skip
     assert all(row["low"] <= row["ratio"] <= row["high"] and row["ours"] > 0 for row in found["figures"])
-    # One check a peer. The lengths of a handful of sampled completions agree by chance alone.
+    # One check per peer. The lengths of a handful of sampled completions agree only by chance.
     assert [check["part"] for check in found["checks"]] == ["sft"] * 2 + ["grpo"] + ["evaluate"] * 2
     assert all(check["found"] <= check["allowed"] for check in found["checks"] if check["part"] != "grpo")
     assert "useful tokens/s" in shown
@@ -40,7 +40,7 @@ def test_every_side_steps_and_all_compute_the_same(tmp_path: Path) -> None:
     run("bench.speed", *options, "--only", "limit")
     again = json.loads(path.read_text("utf-8"))
     assert again["checks"] == found["checks"]
-    assert again["figures"][:-2] == found["figures"][2:]  # the two of `limit` are new, and stand last
+    assert again["figures"][:-2] == found["figures"][2:]  # the two of `limit` are new and come last
 
 
 def test_the_gpu_script_runs_at_toy_size_on_a_cpu(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Learning is not leakage: a model gains on the test questions from the true answers of train, and from no others.
+"""Learning is not leakage: a model improves on the test questions only if train has the true answers.
 
-Were there another way for a test answer to the model, by a test row in train, a prompt that holds the answer or a
-scorer that is too kind, then a model that was taught nonsense would gain as well.
+With a leak, such as a test row in train, a prompt that contains the answer or a lenient scorer, a model that is
+trained on wrong answers would improve as well.
 """
 
 import random
@@ -12,7 +12,7 @@ import jax
 import pytest
 from flax import nnx
 
-from showwork import presets, rollout, tokenizer, tunix_adapter
+from showwork import devices, presets, rollout, tokenizer
 from showwork.evaluation.statistics import paired_difference
 from showwork.models.specs import MODELS
 from showwork.problems import styles
@@ -20,20 +20,23 @@ from showwork.reading.answers import is_correct, matches_format
 from showwork.records import Equation, Problem
 from showwork.training import data, sft
 from showwork.training.curves import Curve
+from showwork.training.run import Run
+from showwork.tunix_adapter import gemma
 
 pytestmark = pytest.mark.slow
 
 TRAIN_ROWS, TEST_ROWS = 2000, 128
 STEPS = 400
+WARM_START = {
+    "steps": STEPS,
+    "validate_every_steps": STEPS,
+    "checkpoint_every_steps": STEPS,
+    "rows_per_step": 16,
+    "micro_batch_rows": 16,
+    "max_tokens": 48,
+}
 SMALLER = {
-    "sft": {
-        "steps": STEPS,
-        "validate_every_steps": STEPS,
-        "checkpoint_every_steps": STEPS,
-        "rows_per_step": 16,
-        "micro_batch_rows": 16,
-        "max_tokens": 48,
-    },
+    "sft": {"arms": {"sft": WARM_START}},
     "hardware": {"mesh": {"fsdp": 1, "tp": 1}},
     "tokenizer": {"vocabulary": 310},
 }
@@ -58,28 +61,26 @@ def shuffled(problems: list[Problem]) -> list[Problem]:
 
 def test_only_true_answers_teach_the_test_questions(tmp_path: Path) -> None:
     params = presets.load("tiny", SMALLER)
-    # Sums from 102 to 998: who gives the same sum to every question has 1 in 900 right, and 6 of 128 would be a gain.
+    settings, mesh = params.arms["sft"].settings, devices.make_mesh(params.hardware.mesh)
+    # Sums from 102 to 998: the same sum for every question is right for 1 in 900, and 6 of 128 would be a gain.
     pairs = [(left, right) for left in range(100, 990) for right in range(2, 10)]
     problems = [problem(*pair) for pair in random.Random(0).sample(pairs, TRAIN_ROWS + TEST_ROWS)]
     train, test = problems[:TRAIN_ROWS], problems[TRAIN_ROWS:]
 
     texts = [text for row in train for text in (row.question, styles.render(row, "equations"))]
     words = tokenizer.Tokenizer(tokenizer.train(texts, vocabulary=params.tokenizer.vocabulary))
-    base = tunix_adapter.build_model(MODELS[params.model.name], vocabulary=len(words), dtype=params.model.dtype)
-    tunix_adapter.draw_weights(base, key=jax.random.key(params.seed))
+    base = gemma.build_model(MODELS[params.model.name], vocabulary=len(words), dtype=params.model.dtype)
+    gemma.draw_weights(base, key=jax.random.key(params.seed))
 
     def taught(rows: list[Problem], name: str) -> nnx.Module:
         model = nnx.clone(base)
         examples, too_long = data.encode_examples(
             rows, [styles.render(row, "equations") for row in rows], words,
-            system="", stop_id=words.eos_id(), max_tokens=params.sft.max_tokens,
+            system="", stop_id=words.eos_id(), max_tokens=settings.max_tokens,
         )  # fmt: skip
         assert too_long == 0
-        sft.train(
-            model, examples, [], params.sft, seed=params.seed, mesh=tunix_adapter.make_mesh(params.hardware.mesh),
-            checkpoints=tmp_path / name, name=name,
-            curve=Curve(tmp_path / f"{name}.csv", tmp_path / f"{name}.kept.csv", sft.COLUMNS),
-        )  # fmt: skip
+        curve = Curve(tmp_path / f"{name}.csv", tmp_path / f"{name}.kept.csv", sft.COLUMNS)
+        sft.train(model, examples, [], settings, Run(name, params.seed, mesh, tmp_path / name, curve))
         return model
 
     def answers(model: nnx.Module) -> list[str]:
@@ -92,7 +93,7 @@ def test_only_true_answers_teach_the_test_questions(tmp_path: Path) -> None:
         return [is_correct(text, row.answer) for text, row in zip(texts, test, strict=True)]
 
     start, true, false = answers(base), answers(taught(train, "true")), answers(taught(shuffled(train), "shuffled"))
-    # Both have learned all that the two have in common: the form.
+    # Both have learned what their data have in common: the format.
     assert all(map(matches_format, [*true, *false]))
     assert paired_difference(right(start), right(true), seed=0).verdict == "better"
     assert paired_difference(right(start), right(false), seed=0).verdict == "no difference"

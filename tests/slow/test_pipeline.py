@@ -1,4 +1,4 @@
-"""The pipeline under DVC, on the smoke preset: what reruns, what repeats, what resumes."""
+"""The pipeline under DVC, on the smoke preset: reruns, reproducibility and resumption."""
 
 import json
 import os
@@ -8,16 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from showwork.config import ARMS
-from tests.slow.conftest import EVALUATIONS, Project
+from showwork import presets
+from tests.slow.conftest import EVALUATED, EVALUATIONS, TRAINED, TRAINING, Project
 
 pytestmark = pytest.mark.slow
 
 GSM8K = Path(__file__).parents[2] / ".." / "shared" / "gsm8k" / "train.jsonl"
-AFTER_GRPO = {"grpo", "evaluate@grpo", "report"}
-AFTER_SFT = {"sft", "evaluate@sft", "trajectory", "evaluate@trajectory", *AFTER_GRPO}
-REWARDED = {"grpo", "trajectory", "dsa_cast"}
+
+
+def after(*arms: str) -> set[str]:
+    """The stages that train and evaluate these arms, and the report."""
+    return {"report", *(TRAINED[arm] for arm in arms), *(EVALUATED[arm] for arm in arms)}
 
 
 def test_a_second_repro_does_nothing(project: Project) -> None:
@@ -28,14 +31,34 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "reruns"),
     [
-        ("params.yaml", "beta: 0.02", "beta: 0.03", AFTER_GRPO),
-        ("src/showwork/rewards/basic.py", "found = find_equations", "found  = find_equations", REWARDED),
+        ("params.yaml", "beta: 0.02", "beta: 0.03", {"code", *after("grpo")}),
+        ("params.yaml", "samples: 2", "samples: 3", {"code", "report", *EVALUATIONS}),
+        ("params.yaml", "      steps: 6", "      steps: 5", {"code", *after("sft", "grpo", "trajectory")}),
+        ("params.yaml", "\nseed: 0\n", "\nseed: 1\n", {"code", "report", *TRAINING, *EVALUATIONS}),
+        ("params.yaml", "# devices", "# the devices", {"code"}),
+        (
+            "src/showwork/rewards/trajectory.py",
+            "PROCESS, ANSWER =",
+            "MORE = 1\nPROCESS, ANSWER =",
+            {"code", "rl@trajectory"},
+        ),
+        ("src/showwork/training/rl.py", '"""', '"""Other words. ', {"code"}),
+        ("src/showwork/errors.py", "class UserError", "MORE = 1\n\n\nclass UserError", {"code"}),
+        ("src/showwork/report/templates/page.html", "<body", "<body ", {"code", "report"}),
         ("pyproject.toml", "# The bounds", "# the bounds", set()),
-        ("params.yaml", "samples: 2", "samples: 3", {*EVALUATIONS, "report"}),
-        ("params.yaml", "  steps: 6", "  steps: 5", AFTER_SFT),
-        ("params.yaml", "\nseed: 0\n", "\nseed: 1\n", {*ARMS, *EVALUATIONS, "report"}),
     ],
-    ids=["beta", "reward", "comment", "samples", "sft-steps", "seed"],
+    ids=[
+        "beta",
+        "samples",
+        "sft-steps",
+        "seed",
+        "params-comment",
+        "reward",
+        "docstring",
+        "errors",
+        "template",
+        "pyproject",
+    ],
 )
 def test_an_edit_reruns_what_it_affects_and_no_more(
     project: Project, name: str, old: str, new: str, reruns: set[str]
@@ -45,10 +68,10 @@ def test_an_edit_reruns_what_it_affects_and_no_more(
         ran = project.repro()
     finally:
         project.edit(name, new, old)
-    # A reward that scores the same makes the same model, and DVC then stops before its evaluation.
+    # A reward with the same scores gives the same model, so DVC skips its evaluation.
     assert ran == reruns
     # Back again, everything comes from DVC's run cache; the report, which git keeps and the cache does not, is quick.
-    assert project.repro() <= {"report"}
+    assert project.repro() <= {"code", "report"}
 
 
 def test_two_runs_in_different_folders_agree_byte_for_byte(project: Project, tmp_path: Path) -> None:
@@ -61,6 +84,14 @@ def test_two_runs_in_different_folders_agree_byte_for_byte(project: Project, tmp
     assert [name for name in ours if name not in timed and ours[name] != theirs[name]] == []
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Orbax names a finished checkpoint by its step alone; one under way has a longer name, and its files go away."""
+    try:
+        return any(path.name.isdigit() for path in folder.glob("*/state/**/*") if path.is_dir())
+    except FileNotFoundError:
+        return False
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(project: Project, stage: str) -> None:
     project.repro()
@@ -71,8 +102,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(project: Project, sta
     )
     kept = project.folder / ".scratch" / stage
     deadline = time.monotonic() + 240
-    # Orbax names a finished checkpoint by its step alone; one under way has a longer name.
-    while not any(path.name.isdigit() for path in kept.glob("*/state/**/*") if path.is_dir()):
+    while not has_checkpoint(kept):
         assert time.monotonic() < deadline, "no checkpoint came"
         assert running.poll() is None, "the stage ended before it could be killed"
         time.sleep(0.02)
@@ -90,7 +120,7 @@ def test_an_edit_of_a_csv_brings_its_rows_in(tmp_path: Path) -> None:
     table = project.folder / "data/source/maths.csv"
     table.write_text("question,answer,reasoning,calc_expr\nWhat is 7 times 8?,56,I multiply.,7*8\n", "utf-8")
     project.edit("params.yaml", "basic_maths_files: []", "basic_maths_files: [data/source/maths.csv]")
-    assert project.repro("clean") == {"ingest", "clean"}
+    assert project.repro("clean") == {"code", "ingest", "clean"}
     assert project.repro("clean") == set()
     project.edit("data/source/maths.csv", "I multiply.", "Times.")
     assert project.repro("clean") == {"ingest", "clean"}
@@ -100,8 +130,8 @@ def test_an_edit_of_a_csv_brings_its_rows_in(tmp_path: Path) -> None:
 
 def test_dvc_shows_and_compares(project: Project) -> None:
     project.repro()
-    project.run("dvc", "exp", "run", "-S", "grpo.beta=0.1", "-n", "strong")
-    assert "grpo.beta" in project.run("dvc", "params", "diff", "--md")
+    project.run("dvc", "exp", "run", "-S", "rl.arms.grpo.beta=0.1", "-n", "strong")
+    assert "rl.arms.grpo.beta" in project.run("dvc", "params", "diff", "--md")
     assert "strong" in project.run("dvc", "exp", "show", "--csv", "--no-pager")
     assert "results" in project.run("dvc", "metrics", "diff", "HEAD", "--all", "--md")
     assert "reward" in project.run("dvc", "plots", "show", "--json")
@@ -110,13 +140,77 @@ def test_dvc_shows_and_compares(project: Project) -> None:
 
 
 def test_a_broken_params_file_ends_the_run_before_any_work(project: Project) -> None:
-    project.edit("params.yaml", "  beta:", "  betaa:")
+    project.edit("params.yaml", "      beta:", "      betaa:")
     try:
         said = project.run("python", "stages/rl.py", "grpo", code=2)
+        first = project.run("dvc", "repro", code=255)
     finally:
-        project.edit("params.yaml", "  betaa:", "  beta:")
-    assert "params.yaml: grpo.betaa is unknown; did you mean beta?" in said
-    assert "Traceback" not in said
+        project.edit("params.yaml", "      betaa:", "      beta:")
+    for text in (said, first):
+        assert "params.yaml: rl.arms.grpo.betaa is unknown; did you mean beta?" in text
+        assert "Traceback" not in text
+    assert "Running stage 'code'" in first
+    assert "Running stage 'rl@" not in first
+
+
+def test_one_section_more_is_one_arm_more_and_less_one_less(tmp_path: Path, project: Project) -> None:
+    project.repro()
+    before = (project.folder / "params.yaml").read_text("utf-8")
+    mine = (
+        "    mine: {start: grpo, prompt: plain, steps: 1, rewards: {answer: 1.0, own.brief: 0.1}, "
+        "validate_every_steps: 1}\n"
+    )
+    reward = project.folder / "rewards/own.py"
+    reward.write_text(
+        "from showwork.rewards import reward\n\n\n@reward(low=0.0, high=1.0)\ndef brief(completions, problems):\n"
+        "    return [max(0.0, 1 - c.tokens / 100) for c in completions]\n",
+        "utf-8",
+    )
+    at = before.index("\n# Self-teaching")
+    (project.folder / "params.yaml").write_text(before[:at].rstrip("\n") + "\n" + mine + before[at:], "utf-8")
+    assert project.repro() == {"code", "rl@mine", "evaluate_rl@mine", "report"}
+    shown = project.files("results")
+    assert b"| mine |" in shown["results/report.md"]
+    assert b"mine" in shown["results/outcomes.csv"].splitlines()[0]
+    assert b"mine" in shown["results/curves.csv"]
+    assert "mine" in project.run("showwork", "compare", "HEAD")
+    reward.write_text(reward.read_text("utf-8").replace("100", "90"), "utf-8")
+    assert project.repro() <= {"code", "rl@mine", "evaluate_rl@mine", "report"}
+    (project.folder / "params.yaml").write_text(before, "utf-8")
+    reward.unlink()
+    assert project.repro() <= {"code", "report"}
+    left = [name for name, content in project.files("results").items() if b"mine" in content or "mine" in name]
+    assert left == []
+
+
+def test_a_preset_of_one_arm_makes_its_own_report(tmp_path: Path) -> None:
+    project = Project(tmp_path / "one")
+    values = YAML(typ="safe", pure=True).load(presets.text("smoke"))
+    values["sft"]["arms"].pop("sft_dual")
+    values["rl"]["arms"] = {"grpo": values["rl"]["arms"]["grpo"]}
+    values["cast"]["arms"] = {}
+    YAML().dump(values, project.folder / "params.yaml")
+    ran = project.repro()
+    assert {name for name in ran if "@" in name} == {"sft@sft", "rl@grpo", "evaluate_sft@sft", "evaluate_rl@grpo"}
+    assert "report" in ran
+
+
+def test_a_queued_experiment_runs_its_own_code(project: Project) -> None:
+    """Even where another checkout of the package is the installed one."""
+    project.repro()
+    head = project.run("git", "rev-parse", "HEAD").strip()
+    project.edit("src/showwork/rewards/basic.py", "float(not completion.truncated)", "float(completion.truncated)")
+    project.run("dvc", "exp", "run", "--queue", "-n", "queued")
+    project.edit("src/showwork/rewards/basic.py", "float(completion.truncated)", "float(not completion.truncated)")
+    project.run("dvc", "exp", "run", "--run-all")
+    (queued,) = project.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/queued").split()
+    assert project.run("git", "show", f"{queued}:code/grpo.json") != project.run(
+        "git", "show", f"{head}:code/grpo.json"
+    )
+    curve, before = (project.run("git", "show", f"{commit}:results/plots/grpo.csv") for commit in (queued, head))
+    assert curve != before, "the old code ran"
+    project.run("git", "checkout", "-q", "--", ".")
+    project.run("dvc", "checkout", "-q")
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="GSM8K is not here")

@@ -1,6 +1,6 @@
 """examples/starter.ipynb, executed cell by cell in one namespace: six steps from nothing to submission.csv.
 
-A runner of a few lines and not Jupyter's, which would be a dependency for this alone.
+A few lines instead of Jupyter's runner, which would be a dependency for this test only.
 """
 
 import csv
@@ -52,7 +52,7 @@ def test_it_ends_in_a_submission(
     assert reader.fieldnames == ["id", "output"]
     assert [row["id"] for row in rows] == [problem.id for problem in namespace["test"]]
     assert len(rows) == 64
-    # So short a run teaches the form, if anything: a mistake in the recipe leaves noise.
+    # Such a short run teaches at most the format; with a mistake in the recipe the output is noise.
     assert sum("<answer>" in row["output"] for row in rows) > 32
     assert [path.name for path in tmp_path.iterdir()] == ["submission.csv"]
     assert "submission.csv: 64 rows" in capsys.readouterr().out

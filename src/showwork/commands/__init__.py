@@ -1,7 +1,6 @@
-"""The commands of `showwork`, one module each: a function of the module's name, which cli.py registers.
+"""The commands of `showwork`, one module each, whose function of the same name cli.py registers.
 
-A command has a second to start, and JAX takes several to import: a module imports at its top what is small, and
-inside its functions what is not.
+A command should start within a second, and JAX takes several to import: slow imports are inside the functions.
 """
 
 from rich.console import Console

@@ -1,4 +1,4 @@
-"""showwork compare: what changed between two commits, causes beside effects."""
+"""showwork compare: the arms' results at two commits, and what changed in between."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from showwork.commands import rendering, say
-from showwork.commands.rendering import MISSING, p_value, percent, points
+from showwork import formatting
+from showwork.commands import say
 from showwork.errors import UserError
+from showwork.formatting import MISSING, p_value, percent, points, visible_in_terminal
 
 if TYPE_CHECKING:
-    from showwork.evaluation.comparison import ArmComparison, Change, Comparison, Snapshot
+    from showwork.evaluation.comparison import ArmComparison, Change, Comparison
+    from showwork.evaluation.snapshot import Snapshot
 
 REGRESSED = 3  # exit code of the gate
 VERDICT = (
     "change: percentage points, with a 95% paired bootstrap interval. p: McNemar, exact, two-sided; Holm: p corrected "
     "over the arms with a flip. A verdict needs an interval without 0 and Holm < 0.05; else it is no difference. "
-    "detects: the true difference that so many questions with so many flips show in 4 of 5 cases."
+    "detects: the smallest true difference that this many questions and flips detect in 4 of 5 cases."
 )
 GATE = "one-sided mid-p, Holm-corrected over the arms with a flip, at 5%"
 
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A commit, branch, tag or experiment.")],
-    b: Annotated[str, typer.Argument(metavar="[B]", help="Another.")] = "workspace",
-    arm: Annotated[list[str] | None, typer.Option("--arm", help="This arm only; may be given again.")] = None,
-    flips: Annotated[bool, typer.Option("--flips", help="Show the questions that --arm won and lost.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--md", help="As Markdown, for a pull request.")] = False,
+    b: Annotated[str, typer.Argument(metavar="[B]", help="Another, or the workspace.")] = "workspace",
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="Compare only this arm; may be repeated.")] = None,
+    flips: Annotated[bool, typer.Option("--flips", help="Show the questions that --arm gained and lost.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown, for a pull request.")] = False,
     fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help=f"Exit code 3 where an arm is worse: {GATE}.")
+        bool, typer.Option("--fail-on-regression", help=f"Exit code 3 if an arm is worse: {GATE}.")
     ] = False,
 ) -> None:
-    """Compare two commits: each arm's accuracy on shared questions, and what changed in between. Needs git alone."""
+    """Compare two commits: each arm's accuracy on shared questions, and what changed in between. Needs only git."""
     from showwork.commands import revisions
     from showwork.evaluation import comparison
 
@@ -54,12 +56,12 @@ def compare(
 
 
 def to_json(result: Comparison, flipped: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Shares are of 1; `regressions` names the arms that the gate stops."""
+    """The comparison as JSON values; shares are fractions of 1. `regressions` names the arms that fail the gate."""
     return asdict(result) | {"regressions": result.regressions} | ({"flips": flipped} if flipped is not None else {})
 
 
 def _flipped(a: Snapshot, b: Snapshot, arm: str) -> Iterator[dict[str, Any]]:
-    """Each question that flipped, with both completions: None where neither cache nor workspace has them."""
+    """Each question that flipped, with both completions: None if neither cache nor workspace has them."""
     from showwork.commands import revisions
     from showwork.evaluation import comparison
     from showwork.files import read_jsonl
@@ -78,7 +80,7 @@ def _flipped(a: Snapshot, b: Snapshot, arm: str) -> Iterator[dict[str, Any]]:
 def _blocks(
     result: Comparison, flipped: Sequence[dict[str, Any]] | None, *, markdown: bool, gate: bool
 ) -> Iterator[str]:
-    table = rendering.markdown_table if markdown else rendering.text_table
+    table = formatting.markdown_table if markdown else formatting.text_table
     a, b = (
         f"{name} ({commit[:7]})" if commit and not commit.startswith(name) else name
         for name, commit in ((result.a, result.commit_a), (result.b, result.commit_b))
@@ -88,7 +90,7 @@ def _blocks(
     yield table([_accuracy(arm) for arm in result.arms])
     yield table([_beside(arm) for arm in result.arms])
     causes = "\n".join(_causes(result))
-    yield rendering.fenced(causes) if markdown else causes
+    yield formatting.fenced(causes) if markdown else causes
     if result.notes:
         yield "\n".join(f"{'-' if markdown else '!'} {note}" for note in result.notes)
     if gate:
@@ -140,7 +142,7 @@ def _causes(result: Comparison) -> Iterator[str]:
 
 
 def _reach(name: str, change: Change) -> str:
-    # Of a param, its section says which stage it is for; of a file, nothing does.
+    # A param's section already names its stage; a file's path does not.
     return f" ({', '.join(change.stages)})" if name != "params" and change.stages else ""
 
 
@@ -160,10 +162,10 @@ def _flip_blocks(result: Comparison, flipped: Sequence[dict[str, Any]], *, markd
         return
     for flip in flipped:
         yield f"{head}{flip['id']}: {'gained' if flip['gained'] else 'lost'}"
-        text = f"{rendering.visible(flip['question'])}\nRight answer: {rendering.visible(flip['gold'])}"
-        yield rendering.fenced(text) if markdown else text
+        text = f"{visible_in_terminal(flip['question'])}\nRight answer: {visible_in_terminal(flip['gold'])}"
+        yield formatting.fenced(text) if markdown else text
         for side, is_right in (("a", not flip["gained"]), ("b", flip["gained"])):
             if flip[side] is not None:
-                text = rendering.visible(flip[side])
-                text = rendering.fenced(text) if markdown else text
+                text = visible_in_terminal(flip[side])
+                text = formatting.fenced(text) if markdown else text
                 yield f"{side.upper()}, {'right' if is_right else 'wrong'}:\n{text}"

@@ -1,4 +1,4 @@
-"""showwork doctor: what is installed, and which of it is known not to work together."""
+"""showwork doctor: installed versions and known incompatibilities."""
 
 import os
 import platform
@@ -20,13 +20,13 @@ PACKAGES = (
 
 SET_METADATA = (
     "LoRA ends in `TypeError: set_metadata takes either 1 argument or 1 or more keyword arguments`: this qwix passes "
-    "what this flax does not take. Install flax 0.12.1 or later, or qwix 0.1.3 to 0.1.5"
+    "what this flax does not accept. Install flax 0.12.1 or later, or qwix 0.1.3 to 0.1.5"
 )
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A combination of packages that is known to be wrong, where all of `when` is installed, and the way out."""
+    """A known bad combination of packages: applies if all of `when` is installed; `says` has the fix."""
 
     when: tuple[str, ...]
     says: str
@@ -37,7 +37,7 @@ FAULTS = (
     Fault(("flax<0.12.1", "qwix>=0.1.6,<=0.1.8"), SET_METADATA),
     Fault(
         ("google-tunix!=0.1.7",),
-        "src/showwork/tunix_adapter.py overrides private methods of google-tunix 0.1.7; install that release",
+        "src/showwork/tunix_adapter/ overrides private methods of google-tunix 0.1.7; install that release",
     ),
     Fault(
         ("sentencepiece!=0.2.3",),
@@ -49,7 +49,7 @@ FAULTS = (
 def doctor(
     devices: Annotated[bool, typer.Option("--devices", help="Import JAX and list its devices.")] = False,
 ) -> None:
-    """Say what is installed, and what is known to be wrong with it. Exit code 1 where something is."""
+    """List installed versions and known faults. Exit code 1 if there is a fault."""
     versions = installed_versions()
     say(f"Python {platform.python_version()} in {sys.prefix}")
     say(f"{platform.platform()}, {count_cores()} cores, {memory_bytes() / 2**30:.1f} GiB of memory")
@@ -57,7 +57,7 @@ def doctor(
         say(f"  {name:16}  {versions.get(name, 'not installed')}")
     if devices:
         list_devices()
-    faults = find_faults(versions)
+    faults = [*find_faults(versions), *find_params_faults()]
     for fault in faults:
         say(f"✗ {fault}")
     for note in notes(versions):
@@ -67,8 +67,20 @@ def doctor(
     say("✓ no known fault")
 
 
+def find_params_faults() -> list[str]:
+    """What is wrong with params.yaml, where there is one. `dvc repro` itself reads only parts of it."""
+    from showwork import config
+
+    try:
+        if config.PARAMS.exists():
+            config.load()
+    except UserError as error:
+        return str(error).splitlines()
+    return []
+
+
 def installed_versions() -> dict[str, str]:
-    """Name, as package indexes spell it, → version, read without importing any of them."""
+    """Canonical package name → version, read without importing the packages."""
     from importlib.metadata import distributions
 
     from packaging.utils import canonicalize_name
@@ -80,7 +92,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def find_faults(versions: Mapping[str, str], *, python: tuple[int, ...] = sys.version_info[:2]) -> list[str]:
-    """What will fail, one line each."""
+    """Known faults, one line each."""
     from packaging.requirements import Requirement
 
     def is_met(text: str) -> bool:
@@ -98,17 +110,17 @@ def find_faults(versions: Mapping[str, str], *, python: tuple[int, ...] = sys.ve
 
 
 def notes(versions: Mapping[str, str]) -> Iterator[str]:
-    """What works, but not as well as it could."""
+    """Warnings about what works, but not well."""
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Measured: a dvc or jax that was installed without bytecode starts three times as slowly.
-        yield "PYTHONDONTWRITEBYTECODE is set: what has no bytecode yet is compiled anew at every start; unset it"
+        yield "PYTHONDONTWRITEBYTECODE is set: modules without bytecode are compiled at every start; unset it"
     if not LOCK.exists():
         yield f"no {LOCK} here: the versions are not compared with it"
         return
     locked = locked_versions(LOCK)
     other = {name: version for name, version in locked.items() if versions.get(name) != version}
     if other:
-        yield f"{len(other)} of {len(locked)} packages differ from {LOCK}; `make setup` after `touch {LOCK}` mends it:"
+        yield f"{len(other)} of {len(locked)} packages differ from {LOCK}; `make setup` after `touch {LOCK}` fixes it:"
         for name, version in other.items():
             yield f"  {name}: {versions.get(name, 'not installed')}, locked {version}"
 
@@ -122,12 +134,12 @@ def locked_versions(path: Path) -> dict[str, str]:
 
 
 def count_cores() -> int:
-    """Those that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """Of the machine, or of the container where that has less."""
+    """Memory of the machine, or of the container if that has less."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"

@@ -1,19 +1,24 @@
-"""showwork export: a trained arm as a folder to hand on, weights, tokenizer and a model card."""
+"""showwork export: packs a trained arm into a folder with weights, tokenizer and a model card."""
 
-import difflib
+from __future__ import annotations
+
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from showwork.commands import say
 from showwork.errors import UserError
 
+if TYPE_CHECKING:
+    from showwork.config import Params
+    from showwork.evaluation.scoring import Metrics
+
 MODELS, RESULTS = Path("models"), Path("results")
-# Of n test questions each; what has another n is told apart in the card.
+# Measures over all n test questions; those with another n have rows of their own in the card.
 SHARES = {
     "accuracy": "right answer, greedy",
     "accuracy_within_10pct": "within 10% of it",
@@ -26,27 +31,28 @@ WEAK = 0.25
 
 def export(
     arm: Annotated[str, typer.Argument(help="The arm whose model is packed: sft, grpo, …")],
-    out: Annotated[Path, typer.Option("--out", help="A folder that is not there yet.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet.")],
 ) -> None:
-    """Pack an arm's model with a card that says what it is, how good, and what it is not good for."""
+    """Pack an arm's model with a model card: origin, settings, results and limits."""
     from showwork import config
     from showwork.files import read_json, write_text
+    from showwork.names import suggest
 
-    if arm not in config.ARMS:
-        near = difflib.get_close_matches(arm, config.ARMS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(config.ARMS)}"
-        raise UserError(f"arm {arm} is unknown; {hint}")
     params, source = config.load(), MODELS / arm
+    if arm not in params.arms:
+        raise UserError(f"arm {arm} is unknown; {suggest(arm, list(params.arms))}")
     if not source.is_dir():
-        raise UserError(f"{source}: no such model: it was not trained yet; `dvc repro {arm}` makes it")
+        kind = params.arms[arm].kind
+        stage = arm if kind == "base" else f"{kind}@{arm}"
+        raise UserError(f"{source}: no such model: it was not trained yet; `dvc repro {stage}` makes it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already; name a folder that is not")
+        raise UserError(f"{out}: is there already; name a folder that does not exist")
     card = render_card(
-        arm, params.model_dump(), metrics=read_json(RESULTS / "metrics/eval" / f"{arm}.json"),
+        arm, params, metrics=read_json(RESULTS / "metrics/eval" / f"{arm}.json"),
         data=read_json(RESULTS / "metrics/clean.json"), commit=describe_commit(),
         has_adapter=(source / "adapter").is_dir(),
     )  # fmt: skip
-    # Beside it and renamed, so that an export that is stopped leaves no folder that looks whole.
+    # Written beside the target and renamed, so that an interrupted export leaves no folder that looks complete.
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary, copy_function=shutil.copyfile)
@@ -72,29 +78,25 @@ def describe_commit() -> str:
 
 
 def render_card(
-    arm: str, params: Mapping[str, Any], *, metrics: Mapping[str, Any], data: Mapping[str, Any], commit: str,
-    has_adapter: bool,
-) -> str:  # fmt: skip
+    arm: str, params: Params, *, metrics: Metrics, data: Mapping[str, Any], commit: str, has_adapter: bool
+) -> str:
     """README.md of an exported folder, as the hubs read it: a YAML header, then Markdown."""
+    from showwork.arms import lineage
     from showwork.models.specs import PUBLISHED
 
-    name, weights = params["model"]["name"], params["base"]["weights"]
-    lineage = trained_from(arm, params)
-    rows, system = data["rows"], prompt_of(arm, params)
+    name, weights, system = params.model.name, params.base.weights, params.system(arm)
+    way = lineage(arm, {other.name: other.start for other in params.arms.values()})
+    rows = data["rows"]
     turn = "one user turn, this text, a blank line, the question:" if system else "one user turn, the question alone."
-    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "language": "en"}
-    header["license"] = "gemma" if name in PUBLISHED else "apache-2.0"
-    if weights and weights.startswith("hub:"):
-        header["base_model"] = weights.removeprefix("hub:").partition("@")[0]
     origin = f"published weights, `{weights}`" if weights else "random weights: it was trained from scratch"
     lines = [
-        "---", _yaml(header), "---", "",
+        "---", _yaml(_header(params)), "---", "",
         f"# {arm}: {name}, trained to show its work", "",
-        f"Made by showwork as {' → '.join(lineage)}, from {origin}.", "",
+        f"Made by showwork as {' → '.join(way)}, from {origin}.", "",
         f"- commit: {commit}",
-        f"- model: {name}, {params['model']['dtype']}"
+        f"- model: {name}, {params.model.dtype}"
         + (", with LoRA merged; the folder `adapter` holds the adapter alone" if has_adapter else ""),
-        f"- seed: {params['seed']}",
+        f"- seed: {params.seed}",
         f"- licence: {'the terms of use of Gemma' if name in PUBLISHED else 'Apache-2.0'}", "",
         "## How to ask it", "",
         f"With the tokenizer's chat template: {turn}",
@@ -104,7 +106,7 @@ def render_card(
         f"{data['train']['rejected'] + data['test']['rejected']:,} were rejected.", "",
         "```yaml", _yaml(data["provenance"]["source"]), "```", "",
         "## Settings", "",
-        "```yaml", _yaml({stage: params[stage] for stage in lineage}), "```", "",
+        "```yaml", _yaml({stage: params.arms[stage].settings.model_dump() for stage in way}), "```", "",
         "## Results", "",
         f"On {metrics['n']:,} test questions that no training saw; 95% Wilson intervals.", "",
         *results(metrics), "",
@@ -114,22 +116,22 @@ def render_card(
     return "\n".join(lines)
 
 
-def trained_from(arm: str, params: Mapping[str, Any]) -> list[str]:
-    """The arms on the way to this one, base first."""
-    return [*trained_from(params[arm]["start"], params), arm] if "start" in params[arm] else [arm]
+def _header(params: Params) -> dict[str, str]:
+    """The card's YAML header, for the hubs."""
+    from showwork.models.specs import PUBLISHED
+
+    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "language": "en"}
+    header["license"] = "gemma" if params.model.name in PUBLISHED else "apache-2.0"
+    if params.base.weights and params.base.weights.startswith("hub:"):
+        header["base_model"] = params.base.weights.removeprefix("hub:").partition("@")[0]
+    return header
 
 
-def prompt_of(arm: str, params: Mapping[str, Any]) -> str:
-    from showwork.config import DUAL_ARMS
-
-    return params["prompt"]["dual" if arm in DUAL_ARMS else "system"]
-
-
-def results(metrics: Mapping[str, Any]) -> list[str]:
+def results(metrics: Metrics) -> list[str]:
     """Rows of a Markdown table: measure, value, interval, n."""
     from showwork.evaluation.statistics import wilson
 
-    n = metrics["n"]
+    n = int(metrics["n"])
     table = ["| measure | value | 95% interval | n |", "| --- | --- | --- | --- |"]
     for key, label in SHARES.items():
         low, high = wilson(round(metrics[key] * n), n)
@@ -148,14 +150,13 @@ def results(metrics: Mapping[str, Any]) -> list[str]:
     return table
 
 
-def limits(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
-    """What the numbers, and what was not measured, forbid."""
-    source = params["data"]["source"]
+def limits(params: Params, metrics: Metrics) -> list[str]:
+    """Limits of use, from the metrics and from what was not measured."""
     kind = {
         "generated": "word problems that showwork's own generator makes, of few kinds and in its wording",
         "jsonl": "the word problems of the files named above",
         "hub": "the word problems of the data set named above",
-    }[source]
+    }[params.data.source]
     found = [
         f"Answers that nobody checks: {1 - metrics['accuracy']:.1%} of those to the test questions are wrong.",
         f"Anything but {kind}, in English: nothing else was measured.",
@@ -170,7 +171,7 @@ def limits(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
     ]
     if weak:
         found.insert(1, f"Problems of as many steps as these, where it is mostly wrong: {', '.join(weak)}.")
-    if not params["base"]["weights"]:
+    if not params.base.weights:
         found.append("Language: it was trained from scratch on such problems and has read nothing else.")
     return found
 

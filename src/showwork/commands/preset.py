@@ -1,4 +1,4 @@
-"""showwork preset: params.yaml becomes one of the presets, its comments kept."""
+"""showwork preset: rewrites params.yaml to a preset, keeping its comments."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,40 +9,37 @@ from showwork import presets
 from showwork.commands import say
 from showwork.errors import UserError
 
-RUN = "dvc repro"
-
 
 def preset(
     name: Annotated[str | None, typer.Argument(help="One of the presets that --list shows.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Show the presets and change nothing.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the presets and change nothing.")] = False,
 ) -> None:
-    """Rewrite params.yaml to a preset, comments kept."""
+    """Rewrite params.yaml to a preset, keeping its comments."""
     if listing or name is None:
         say("\n\n".join(map(describe, presets.names())))
         return
     changes = apply_preset(name)
     for key, old, new in changes:
         say(f"{key}: {old} → {new}")
-    run = presets.about(name).run or RUN
     if changes:
-        say(f"params.yaml is preset {name} now; `{run}` runs what that affects.")
+        say(f"params.yaml is preset {name} now; `dvc repro` runs what that affects.")
     else:
-        say(f"params.yaml was preset {name} already; `{run}` runs what is not up to date.")
+        say(f"params.yaml was preset {name} already; `dvc repro` runs what is not up to date.")
 
 
 def describe(name: str) -> str:
-    """What the preset is, as --list shows it: a line, and below it those fields of its head that it has."""
+    """The preset's entry in --list: its summary, and the fields of its header."""
     about = presets.about(name)
     return "\n".join([f"{name}: {about.summary}", *(f"  {field:8}  {value}" for field, value in about.items())])
 
 
 def apply_preset(name: str) -> list[tuple[str, str, str]]:
-    """Makes params.yaml the preset, value for value; returns (key, old, new) of what changed.
+    """Sets the values of params.yaml to the preset's; returns (key, old, new) of each change.
 
     The file keeps its comments, a new key brings the preset's. It is checked before it is written, and written
-    at once or not at all. Where there is no params.yaml, it is made from the default's text. Raises UserError.
+    atomically. A missing params.yaml is made from the default's text. Raises UserError.
     """
-    presets.about(name)  # an unknown name is told first
+    presets.about(name)  # reports an unknown name first
     from ruamel.yaml import YAML
 
     from showwork import config, files
@@ -75,8 +72,8 @@ def _load_params(text: str) -> Any:
         place = getattr(error, "problem_mark", None)
         where = f" in line {place.line + 1}" if place else ""
         raise UserError(
-            f"params.yaml: not YAML{where} ({getattr(error, 'problem', None) or error}); mend it, or move it away and "
-            "run this again: it is then made anew"
+            f"params.yaml: not YAML{where} ({getattr(error, 'problem', None) or error}); fix it, or move it away and "
+            "run this again to make a new one"
         ) from None
     if not isinstance(values, dict):
         raise UserError("params.yaml: empty, or not a mapping of sections; move it away and run this again")

@@ -1,11 +1,10 @@
-"""States of the project by name: a commit, a branch, an experiment, or the workspace, read as a `Snapshot`.
+"""Reads the project at a commit, a branch, an experiment, or the workspace as a `Snapshot`.
 
-From git alone: what a commit holds is unpacked beside the workspace and read like it. Neither DVC nor its cache is
-needed, except for `cached`, which looks a file up there.
+Only git is needed: the files of a commit are unpacked into a temporary folder and read like the workspace. Only
+`cached` looks into DVC's cache.
 """
 
 import csv
-import difflib
 import hashlib
 import io
 import re
@@ -20,26 +19,27 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from showwork import files
+from showwork import arms, files, syntax
 from showwork.commands.doctor import locked_versions
 from showwork.errors import UserError
-from showwork.evaluation.comparison import Snapshot, StageLock
+from showwork.evaluation.snapshot import Snapshot, StageLock, is_by_kind
+from showwork.names import suggest
 
 WORKSPACE = "workspace"
 OUTCOMES = Path("results/outcomes.csv")
 READ = (
     "dvc.lock", "params.yaml", "requirements.lock", "results/outcomes.csv", "results/metrics/eval",
-    "results/metrics/train", "results/costs", "src", "stages",
+    "results/metrics/train", "results/costs", "code", "rewards", "src", "stages",
 )  # fmt: skip
 CACHE = Path(".dvc/cache/files/md5")
-# Where DVC keeps the experiments that wait, as entries of one reflog: "dvc-exp:REV:BASELINE:NAME".
+# DVC keeps queued experiments as entries of one reflog: "dvc-exp:REV:BASELINE:NAME".
 QUEUE = "refs/exps/celery/stash"
 QUEUED = re.compile(r".*dvc-exp:[0-9a-f]{40}:([0-9a-f]{40}):(?:.*:)?([^:]+)")
 EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 
 
 def git(*arguments: str) -> str:
-    """Standard output. Raises UserError with git's own words, and where there is no git."""
+    """Standard output of git. Raises UserError with git's message, or if git is not installed."""
     return _git(*arguments).decode()
 
 
@@ -55,7 +55,7 @@ def _git(*arguments: str) -> bytes:
 
 
 def resolve(name: str) -> str:
-    """The full hash of a commit, branch, tag, or experiment of DVC. Raises UserError with the way out."""
+    """The full hash of a commit, branch, tag, or experiment of DVC. Raises UserError with a hint."""
     try:
         git("rev-parse", "--git-dir")
     except UserError as error:
@@ -72,9 +72,8 @@ def resolve(name: str) -> str:
             "`git fetch --unshallow` brings them"
         )
     known = git("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes").split()
-    near = difflib.get_close_matches(name, [*known, *experiments], n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]}?" if near else "`git log --oneline --all` and `dvc exp list --all` show what there is"
+    hint = suggest(
+        name, [*known, *experiments], otherwise="`git log --oneline --all` and `dvc exp list --all` show what there is"
     )
     raise UserError(f"{name} is no commit, branch, tag or experiment of this repository; {hint}")
 
@@ -90,7 +89,7 @@ def list_experiments(baseline: str | None = None) -> dict[str, str]:
 
 
 def list_queued(baseline: str) -> set[str]:
-    """Names of the experiments that wait in DVC's queue and start from the commit baseline."""
+    """Names of the experiments in DVC's queue that start from the commit baseline."""
     if not git("for-each-ref", QUEUE):
         return set()
     matches = map(QUEUED.fullmatch, git("reflog", "show", "--format=%gs", QUEUE).splitlines())
@@ -98,9 +97,9 @@ def list_queued(baseline: str) -> set[str]:
 
 
 def load(name: str, *, commit: str | None = None) -> Snapshot:
-    """The state of that name, at the commit given or else the one that it names.
+    """The snapshot of that name, at the commit given or else the one that it names.
 
-    Raises UserError where it is unknown, has no results, or has broken ones.
+    Raises UserError if the name is unknown, or the results are missing or broken.
     """
     if name == WORKSPACE:
         return _read(Path(), WORKSPACE, None)
@@ -117,7 +116,7 @@ def load(name: str, *, commit: str | None = None) -> Snapshot:
 
 
 def cached(snapshot: Snapshot, path: str) -> Path | None:
-    """The content that a file had there, from DVC's cache or the workspace; None where neither has it."""
+    """A file with the content of the snapshot's, in DVC's cache or the workspace; None if neither has it."""
     md5 = snapshot.hashes.get(path)
     if md5 is None:
         return None
@@ -137,26 +136,80 @@ def _read(folder: Path, name: str, commit: str | None) -> Snapshot:
         )
     ids, columns = read_outcomes(path)
     params = read_params(folder)
-    lock = _yaml(folder / "dvc.lock").get("stages", {})
+    lock = {_common_name(stage): entry for stage, entry in _yaml(folder / "dvc.lock").get("stages", {}).items()}
+    columns, notes = _of_these_params(columns, params, lock, name=name)
     stages = {
         stage: StageLock(
-            params=flatten(entry.get("params", {}).get("params.yaml", {})),
+            params=arms.flatten(entry.get("params", {}).get("params.yaml", {})),
             deps={dep["path"]: dep["md5"] for dep in entry.get("deps", ()) if "md5" in dep},
             outs={out["path"]: out["md5"] for out in entry.get("outs", ()) if "md5" in out},
         )
         for stage, entry in lock.items()
     }
-    packages = folder / "requirements.lock"
+    packages, code = folder / "requirements.lock", _json(folder / "code")
     return Snapshot(
         name=name, commit=commit, ids=ids, columns=columns, evaluation=_json(folder / "results/metrics/eval"),
         training=_json(folder / "results/metrics/train"), costs=_json(folder / "results/costs"), params=params,
-        stages=stages, packages=locked_versions(packages) if packages.exists() else {},
-        stale=_stale(folder, params, lock),
+        stages=stages, packages=locked_versions(packages) if packages.exists() else {}, code=code,
+        stale=_stale(folder, params, lock, code), notes=notes,
     )  # fmt: skip
 
 
+def _common_name(stage: str) -> str:
+    """A stage's name in the former layout, so that snapshots of both can be compared: `rl@grpo` is `grpo`,
+    `evaluate_rl@grpo` and `evaluate_base` are evaluate@grpo and evaluate@base."""
+    group, at, arm = stage.partition("@")
+    if group == "evaluate_base":
+        return "evaluate@base"
+    if group.startswith("evaluate_"):
+        return f"evaluate@{arm}"
+    return arm if at and group in arms.KINDS else stage
+
+
+def _of_these_params(
+    columns: Mapping[str, np.ndarray], params: Mapping[str, Any], lock: Mapping[str, Any], *, name: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The columns of the arms in params.yaml whose results were made with these params, and notes on the others.
+
+    Raises UserError if none is left. A snapshot of the former layout is not filtered.
+    """
+    starts = {arm: start for arm, start in arms.starts_of(params, columns).items() if start}
+    if not is_by_kind(params):
+        return dict(columns), ()
+    kept: dict[str, np.ndarray] = {}
+    others: dict[str, list[str]] = {}  # param → arms
+    gone = []
+    for arm, column in columns.items():
+        if arm != arms.BASE and arm not in starts:
+            gone.append(f"{arm} is no arm of params.yaml")
+            continue
+        path = arms.lineage(arm, starts | {arms.BASE: None}) if arms.BASE in _ends(arm, starts) else [arm]
+        made = ["ingest", "clean", "tokenizer", *path, f"evaluate@{arm}"]
+        changed = [key for stage in made for key in _changed_params(lock.get(stage, {}), params)]
+        if changed:
+            others.setdefault(changed[0], []).append(arm)
+        else:
+            kept[arm] = column
+    causes = gone + [
+        f"{', '.join(made)} {'was' if len(made) == 1 else 'were'} made with another {key}"
+        for key, made in others.items()
+    ]
+    if not kept:
+        raise UserError(f"{name}: its results are of other params ({'; '.join(causes)}); `dvc repro` makes them anew")
+    notes = (f"left out of {name}: {'; '.join(causes)}; `dvc repro`",) if causes else ()
+    return kept, notes
+
+
+def _ends(arm: str, starts: Mapping[str, str]) -> list[str]:
+    """The arm and its chain of starts, as far as they are known."""
+    path = [arm]
+    while (start := starts.get(path[-1])) and start not in path:
+        path.append(start)
+    return path
+
+
 def read_outcomes(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Ids, and a column of 0/1 an arm. Raises UserError with the line of what is wrong."""
+    """Ids, and a column of 0/1 per arm. Raises UserError with the line of a fault."""
     remedy = "`dvc repro report` writes it again"
     try:
         rows = files.read_csv(path)
@@ -178,41 +231,46 @@ def read_outcomes(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
 
 
 def read_params(folder: Path) -> dict[str, Any]:
-    """params.yaml, flat; empty where there is none."""
-    return flatten(_yaml(folder / "params.yaml"))
+    """params.yaml, flat; empty if it is missing."""
+    return arms.flatten(_yaml(folder / "params.yaml"))
 
 
 def read_params_at(commit: str) -> dict[str, Any]:
-    """params.yaml of a commit, flat; empty where it has none."""
+    """params.yaml of a commit, flat; empty if it is missing."""
     if not git("ls-tree", "--name-only", commit, "--", "params.yaml"):
         return {}
-    return flatten(_parse_yaml(_git("show", f"{commit}:./params.yaml"), f"{commit[:7]}:params.yaml"))
+    return arms.flatten(_parse_yaml(_git("show", f"{commit}:./params.yaml"), f"{commit[:7]}:params.yaml"))
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}; an empty mapping stays a value."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        is_section = isinstance(value, Mapping) and value
-        flat |= flatten(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": value}
-    return flat
-
-
-def _stale(folder: Path, params: Mapping[str, Any], lock: Mapping[str, Any]) -> tuple[str, ...]:
-    """Params and code that are no longer what dvc.lock says the results were made from."""
+def _stale(
+    folder: Path, params: Mapping[str, Any], lock: Mapping[str, Any], code: Mapping[str, Mapping[str, str]]
+) -> tuple[str, ...]:
+    """Params and code that have changed since the run that dvc.lock records."""
     found: dict[str, None] = {}
     for entry in lock.values():
-        # Section by section, so that a key which came in since is seen too.
-        for section, values in entry.get("params", {}).get("params.yaml", {}).items():
-            made = flatten({section: values})
-            now = {key: value for key, value in params.items() if key == section or key.startswith(f"{section}.")}
-            same = [key for key in made if key in now and made[key] == now[key]]
-            found |= {key: None for key in {**made, **now} if key not in same}
+        found |= dict.fromkeys(_changed_params(entry, params))
         for dep in entry.get("deps", ()):
             path = folder / dep["path"]
             if path.suffix == ".py" and not (path.is_file() and _md5(path) == dep["md5"]):
                 found[dep["path"]] = None
+    for recorded in code.values():
+        for file, digest in recorded.items():
+            path = folder / file
+            if not (path.is_file() and syntax.digest(path) == digest):
+                found[file] = None
     return tuple(found)
+
+
+def _changed_params(entry: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
+    """The keys of a stage's params whose values in dvc.lock and params.yaml differ."""
+    changed = []
+    # Section by section, so that keys added since are found too.
+    for section, values in entry.get("params", {}).get("params.yaml", {}).items():
+        made = arms.flatten({section: values})
+        now = {key: value for key, value in params.items() if key == section or key.startswith(f"{section}.")}
+        same = [key for key in made if key in now and made[key] == now[key]]
+        changed += [key for key in {**made, **now} if key not in same]
+    return changed
 
 
 def _md5(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""showwork seeds: the same recipe with other seeds, as experiments of DVC, and the spread across them."""
+"""showwork seeds: queues the same recipe with other seeds as DVC experiments, and shows the spread across them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from showwork.commands import say
 from showwork.errors import UserError
 
 if TYPE_CHECKING:
-    from showwork.evaluation.comparison import Snapshot
     from showwork.evaluation.seeds import SeedRun, SeedSummary
+    from showwork.evaluation.snapshot import Snapshot
 
 SAVED = Path("results/seeds.csv")
-# What makes a run, so that a seed is all that differs between HEAD and an experiment.
-CAUSES = ("params.yaml", "dvc.yaml", "src", "stages", "data/source")
+# The inputs of a run: they must be committed, so that only the seed differs between HEAD and an experiment.
+CAUSES = ("params.yaml", "dvc.yaml", "rewards", "src", "stages", "data/source")
 
 
 def seeds(
-    count: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Queue so many further seeds.")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Mean and spread over the seeds that have run.")] = False,
+    count: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Queue this many more seeds.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show mean and spread over the seeds that have run.")] = False,
     of: Annotated[str, typer.Option("--of", help="The commit that the experiments started from.")] = "HEAD",
-    save: Annotated[bool, typer.Option("--save", help=f"Write what --show read to {SAVED}, for the report.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON; shares are of 1.")] = False,
-    markdown: Annotated[bool, typer.Option("--md", help="As Markdown.")] = False,
+    save: Annotated[bool, typer.Option("--save", help=f"Write the results to {SAVED}, for the report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; shares are fractions of 1.")] = False,
+    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
 ) -> None:
     """Queue the pipeline with other seeds, or show mean and spread of each arm across those that have run."""
     if count is not None:
         for seed in queue(count):
             say(f"queued {_name(seed)}")
         say("`dvc exp run --run-all` runs them one after another, `dvc queue start --jobs 2` two at once;")
-        say("`showwork seeds --show` reads what is finished.")
+        say("`showwork seeds --show` shows the finished ones.")
         return
     if not (show or save):
         raise UserError("say how many seeds to queue, `showwork seeds 3`, or --show those that have run")
@@ -57,9 +57,9 @@ def seeds(
 
 
 def queue(count: int) -> list[int]:
-    """Queues experiments with the next seeds after params.yaml's that none here has run or waits for; returns them.
+    """Queues experiments with the next seeds after params.yaml's that are neither run nor queued; returns them.
 
-    Raises UserError where there is no seed to change, or where what makes a run is not committed.
+    Raises UserError if there is no seed to change, or if inputs of a run are not committed.
     """
     from showwork.commands import revisions
 
@@ -95,9 +95,9 @@ def _queue(seed: int) -> None:
 
 
 def finished(of: str) -> tuple[dict[int, Snapshot], list[str]]:
-    """Seed → state, of the commit itself and of its experiments that differ in the seed alone; what was left out.
+    """Seed → snapshot, of the commit and of its experiments that differ only in the seed; and what was left out.
 
-    Raises UserError where none has run.
+    Raises UserError if none has run.
     """
     from showwork.commands import revisions
     from showwork.evaluation.seeds import recipe
@@ -128,14 +128,16 @@ def finished(of: str) -> tuple[dict[int, Snapshot], list[str]]:
 
 
 def arm_runs(runs: Mapping[int, Snapshot]) -> list[SeedRun]:
-    """What each seed made of each arm."""
+    """The result of each arm at each seed."""
+    from showwork import arms
     from showwork.evaluation.seeds import SeedRun
 
     found = []
     for seed, run in runs.items():
+        starts = arms.starts_of(run.params, run.columns)
         for arm, column in run.columns.items():
-            start = run.params.get(f"{arm}.start")
-            before = run.columns.get(start)
+            start = starts[arm]
+            before = run.columns.get(start or "")
             gained = lost = None
             if before is None:
                 start = None
@@ -148,7 +150,7 @@ def arm_runs(runs: Mapping[int, Snapshot]) -> list[SeedRun]:
 def _render(
     runs: Mapping[int, Snapshot], summaries: Sequence[SeedSummary], left_out: Sequence[str], *, of: str, markdown: bool
 ) -> str:
-    from showwork.commands.rendering import markdown_table, text_table
+    from showwork.formatting import markdown_table, text_table
     from showwork.report.seed_table import NOTE, cells
 
     title = f"{of}: {len(runs)} seeds ({', '.join(map(str, runs))})"
@@ -166,5 +168,5 @@ def _save(runs: Sequence[SeedRun], *, of: str) -> None:
     commit = revisions.resolve(of)
     recipe = {"commit": commit, "params": digest(revisions.read_params_at(commit))}
     write_csv(SAVED, COLUMNS, [asdict(run) | recipe for run in runs])
-    # Not on standard output, which --json may have.
+    # Not on standard output, which --json may use.
     print(f"{SAVED} written; `dvc repro` brings it into the report", file=sys.stderr)

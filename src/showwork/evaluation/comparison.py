@@ -1,65 +1,30 @@
-"""What changed between two states of the project, causes beside effects: arm by arm, question by question.
+"""Compares two snapshots of the project: each arm's accuracy on shared questions, and what changed in between.
 
-A state is a `Snapshot`: everything that git holds about a run. No cache and no DVC is needed to compare two.
+A `Snapshot` is everything that git holds about a run. Comparing two needs neither DVC nor its cache.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from showwork.errors import UserError
+from showwork.evaluation.snapshot import Snapshot, by_arm, is_by_kind
 from showwork.evaluation.statistics import ALPHA, Verdict, detectable_difference, holm, judge, paired_difference
 
 ABSENT = "(absent)"
 SEED = 0  # of the bootstrap
-# What stands beside an arm's accuracy: from its evaluation, from its training, and what it cost.
+# Metrics beside an arm's accuracy: from its evaluation, its training and its costs.
 EVAL_KEYS = ("format_rate", "faithful_rate", "truncated_rate", "completion_tokens_mean")
 TRAIN_KEYS = ("train_tokens", "sampled_tokens")
 COST_KEYS = ("seconds", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
-class StageLock:
-    """What DVC wrote down of a stage: its params, flat, and the md5 of each dep and out by path."""
-
-    params: Mapping[str, Any]
-    deps: Mapping[str, str]
-    outs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A commit or the workspace. Columns hold 0 or 1 a question, in the order of ids; params are flat.
-
-    stale names what is not as it was when the results were made: params and code edited since.
-    """
-
-    name: str
-    commit: str | None
-    ids: tuple[str, ...]
-    columns: Mapping[str, np.ndarray]
-    evaluation: Mapping[str, Mapping[str, Any]]
-    training: Mapping[str, Mapping[str, Any]]
-    costs: Mapping[str, Mapping[str, Any]]
-    params: Mapping[str, Any]
-    stages: Mapping[str, StageLock]
-    packages: Mapping[str, str]
-    stale: tuple[str, ...] = ()
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """md5 by path, of everything that the pipeline read or made."""
-        return {path: md5 for stage in self.stages.values() for path, md5 in {**stage.deps, **stage.outs}.items()}
-
-
-@dataclass(frozen=True)
 class ArmComparison:
-    """An arm at a and at b, on the questions that both answered. Shares are of 1.
+    """An arm at a and at b, on the questions that both answered. Shares are fractions of 1.
 
-    p is McNemar's, exact and two-sided; p_worse is one-sided, mid-p; both are Holm-adjusted over the arms with a flip
-    beside them. detectable is the difference that so many questions with so many flips show with 80% power.
+    p is McNemar's, exact and two-sided; p_worse is one-sided, mid-p; the adjusted ones are Holm-corrected over the arms
+    with a flip. detectable is the smallest difference detected with 80% power, given this many questions and flips.
     beside maps a metric to its values at a and at b.
     """
 
@@ -82,13 +47,13 @@ class ArmComparison:
 
     @property
     def has_regressed(self) -> bool:
-        """The gate: one question, one side, 5%. It fires in about 5% of the comparisons of equals."""
+        """The gate: b is worse, one-sided at 5%. It fires in about 5% of the comparisons of equals."""
         return self.p_worse_adjusted < ALPHA
 
 
 @dataclass(frozen=True)
 class Change:
-    """One cause; stages are those that depend on it."""
+    """One changed param, file or package; stages are those that depend on it."""
 
     name: str
     a: str
@@ -98,7 +63,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Effects (arms), causes (params, data, code, environment), the stages that made something else, and remarks."""
+    """Effects (arms), causes (params, data, code, environment), the stages whose outs differ, and notes."""
 
     a: str
     b: str
@@ -119,9 +84,9 @@ class Comparison:
 
 
 def compare(a: Snapshot, b: Snapshot, *, arms: Sequence[str] | None = None) -> Comparison:
-    """arms limits the comparison. What is shared, ids tell: they are made from question and answer (problems.cleaning).
+    """Compares all shared arms, or those of `arms`. Questions match by id, a hash of question and answer.
 
-    Raises UserError where no arm or no question is shared, and says why.
+    Raises UserError, with the reason, if no arm or no question is shared.
     """
     params = _params(a, b)
     ids, notes = _shared(a, b, params=params)
@@ -129,11 +94,14 @@ def compare(a: Snapshot, b: Snapshot, *, arms: Sequence[str] | None = None) -> C
     for snapshot, other in ((a, b), (b, a)):
         missing = [arm for arm in snapshot.columns if arm not in other.columns]
         notes += [f"only {snapshot.name} has {', '.join(missing)}"] if missing and arms is None else []
-        if snapshot.stale:
+        notes += snapshot.notes
+        if snapshot.stale and not snapshot.notes:
             some = ", ".join(snapshot.stale[:5]) + (", …" if len(snapshot.stale) > 5 else "")
             remedy = "" if snapshot.commit else "; `dvc repro`"
             notes.append(f"the results of {snapshot.name} were made before {some} changed{remedy}")
-    data, code = _paths(a, b)
+    data, code = _data(a, b), _code(a, b)
+    if bool(a.code) != bool(b.code):
+        notes.append("which code changed is not known: one of the two records it file by file, the other by digests")
     return Comparison(
         a=a.name,
         b=b.name,
@@ -151,7 +119,7 @@ def compare(a: Snapshot, b: Snapshot, *, arms: Sequence[str] | None = None) -> C
 
 
 def flips(a: Snapshot, b: Snapshot, arm: str) -> list[tuple[str, bool]]:
-    """(id, gained) of the questions where the arm is right at one of both only, in b's order."""
+    """(id, gained) of the questions that the arm gets right at only one of a and b, in b's order."""
     before, after = (dict(zip(s.ids, s.columns[arm].tolist(), strict=True)) for s in (a, b))
     return [(i, bool(after[i])) for i in b.ids if i in before and before[i] != after[i]]
 
@@ -170,7 +138,7 @@ def _arms(a: Snapshot, b: Snapshot, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _shared(a: Snapshot, b: Snapshot, *, params: Sequence[Change]) -> tuple[list[str], list[str]]:
-    """Ids of the questions that both answered, in b's order, and what there is to say about them."""
+    """Ids of the questions that both answered, in b's order, and notes about them."""
     known = set(a.ids)
     ids = [i for i in b.ids if i in known]
     notes = []
@@ -193,7 +161,7 @@ def _compare_arms(a: Snapshot, b: Snapshot, names: Sequence[str], ids: Sequence[
     rows_a, rows_b = ({i: row for row, i in enumerate(snapshot.ids)} for snapshot in (a, b))
     at_a, at_b = [rows_a[i] for i in ids], [rows_b[i] for i in ids]
     paired = {arm: paired_difference(a.columns[arm][at_a], b.columns[arm][at_b], seed=SEED) for arm in names}
-    # An arm without a flip can't be significant, whatever else holds: it is no test, and no reason for a correction.
+    # An arm without a flip can't be significant, so it is not a test and needs no correction.
     tested = [arm for arm in names if paired[arm].gained + paired[arm].lost]
     adjusted = dict(zip(tested, holm([paired[arm].p for arm in tested]), strict=True))
     worse = dict(zip(tested, holm([paired[arm].p_worse for arm in tested]), strict=True))
@@ -228,17 +196,21 @@ def _beside(a: Snapshot, b: Snapshot, arm: str) -> dict[str, tuple[float | None,
 
 
 def _params(a: Snapshot, b: Snapshot) -> tuple[Change, ...]:
-    """Those that the results were made with, stage by stage from dvc.lock; else those of params.yaml."""
+    """Changed params: those in dvc.lock, stage by stage, if both have one; else those in params.yaml."""
     found: dict[tuple[str, str, str], list[str]] = {}
     if a.stages and b.stages:
         pairs = [(name, a.stages[name].params, b.stages[name].params) for name in b.stages if name in a.stages]
     else:
         pairs = [("", a.params, b.params)]
-    for stage, old, new in pairs:
+    is_mixed = is_by_kind(a.params) != is_by_kind(b.params)
+    if is_mixed:  # the report has every arm's params, which each arm's own stage names too
+        pairs = [pair for pair in pairs if pair[0] != "report"]
+    for stage, before, after in pairs:
+        old, new = (by_arm(stage, values) for values in (before, after)) if is_mixed else (before, after)
         for key in [*new, *(key for key in old if key not in new)]:
-            before, after = _show(old, key), _show(new, key)
-            if before != after:
-                found.setdefault((key, before, after), []).extend([stage] if stage else [])
+            values = _show(old, key), _show(new, key)
+            if values[0] != values[1]:
+                found.setdefault((key, *values), []).extend([stage] if stage else [])
     return tuple(Change(*triple, stages=tuple(stages)) for triple, stages in found.items())
 
 
@@ -246,17 +218,33 @@ def _show(values: Mapping[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else ABSENT
 
 
-def _paths(a: Snapshot, b: Snapshot) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """Changed data, and changed code. What lies elsewhere the pipeline made itself: an effect."""
+def _data(a: Snapshot, b: Snapshot) -> tuple[Change, ...]:
+    """Changed files under data/. The pipeline makes all other files: effects, not causes."""
     old, new = a.hashes, b.hashes
     if not (old and new):
-        return (), ()
+        return ()
+    changed = [path for path in sorted({**old, **new}) if path.startswith("data/") and old.get(path) != new.get(path)]
+    # A folder is left out if a file in it is listed.
+    shown = [path for path in changed if not any(other.startswith(f"{path}/") for other in changed)]
+    return tuple(_change(path, old, new, b) for path in shown)
+
+
+def _code(a: Snapshot, b: Snapshot) -> tuple[Change, ...]:
+    """Changed code: by the digests of each stage's files, or by the files that dvc.lock names."""
+    if a.code and b.code:
+        old, new = ({file: d for files in state.code.values() for file, d in files.items()} for state in (a, b))
+    elif a.code or b.code or not (a.hashes and b.hashes):
+        return ()
+    else:
+        old, new = ({path: h for path, h in state.hashes.items() if path.endswith(".py")} for state in (a, b))
     changed = sorted(path for path in {**old, **new} if old.get(path) != new.get(path))
-    readers = {path: tuple(name for name, stage in b.stages.items() if path in stage.deps) for path in changed}
-    found = [Change(path, old.get(path, ABSENT)[:8], new.get(path, ABSENT)[:8], readers[path]) for path in changed]
-    # A folder is left out where a file in it says more.
-    data = [c for c in found if c.name.startswith("data/") and not any(p.startswith(f"{c.name}/") for p in changed)]
-    return tuple(data), tuple(c for c in found if c.name.endswith(".py"))
+    return tuple(_change(path, old, new, b) for path in changed)
+
+
+def _change(path: str, old: Mapping[str, str], new: Mapping[str, str], b: Snapshot) -> Change:
+    readers = [name for name, stage in b.stages.items() if path in stage.deps]
+    readers += [name for name, files in b.code.items() if path in files]
+    return Change(path, old.get(path, ABSENT)[:8], new.get(path, ABSENT)[:8], tuple(readers))
 
 
 def _environment(a: Snapshot, b: Snapshot) -> tuple[Change, ...]:

@@ -1,40 +1,43 @@
-"""Traces of completions: one teacher-forced pass that reads every layer through the model's own unembedding.
+"""Traces of completions by the logit lens, in one teacher-forced pass.
 
-The logit lens (nostalgebraist 2020): final norm and unembedding on the output of an inner layer, as if it were the
-last.
+The logit lens (nostalgebraist 2020) applies the final norm and the unembedding to the output of an inner layer, as if
+it were the last.
 """
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from showwork import tunix_adapter
 from showwork.probes import Trace
 from showwork.progress import Steps
 from showwork.records import Problem
+from showwork.shapes import packed_mask, round_up
 from showwork.tokenizer import Tokenizer
+from showwork.tunix_adapter import gemma
+from showwork.tunix_adapter.gemma import Model
 
-DECIMALS = 3  # of nats: beyond them the same sum in float32 differs between kinds of hardware
+DECIMALS = 3  # of nats: further digits of a float32 sum differ between kinds of hardware
 ROWS_PER_CALL = 16
 LOGITS_AT_ONCE = 2**26  # in float32: 256 MiB
 BUCKET = 16
-LONGEST_CHARACTER = 4  # bytes, each a token of its own where the vocabulary lacks the character
+LONGEST_CHARACTER = 4  # bytes in UTF-8, one token each where the vocabulary lacks the character
 
 
 def take_traces(
-    model: nnx.Module, tokenizer: Tokenizer, problems: Sequence[Problem], completions: Sequence[str], *, system: str,
+    model: Model, tokenizer: Tokenizer, problems: Sequence[Problem], completions: Sequence[str], *, system: str,
     late_layer: float, name: str,
 ) -> list[Trace]:  # fmt: skip
-    """A trace for each problem's completion, in calls of one shape.
+    """A trace of each problem's completion; all calls have one shape.
 
-    late_layer, a share of the depth, is where objections are read: 0 is the embedding, 1 the last layer. Adapters
-    must have been merged (see tunix_adapter.layer_outputs). A completion is read as the tokenizer spells its text.
+    late_layer is the depth at which objections are read, as a share: 0 is the embedding, 1 the last layer. Adapters
+    must be merged (see gemma.layer_outputs). Completions are tokenized from their text, which the model may have
+    spelled with other tokens.
     """
     prompts = [tokenizer.prompt_ids(p.question, system=system) for p in problems]
     written = [tokenizer.encode(text) for text in completions]
@@ -42,7 +45,7 @@ def take_traces(
     digits = jnp.array([tokenizer.encode(digit)[-1] for digit in "0123456789"])
     late = round(late_layer * model.config.num_layers)
     graphdef, state = nnx.split(model)
-    calls = []
+    calls: list[tuple[np.ndarray, ...]] = []
     with Steps(name, len(packed.tokens)) as bar:
         for start in range(0, len(packed.tokens), ROWS_PER_CALL):
             rows = slice(start, start + ROWS_PER_CALL)
@@ -62,7 +65,7 @@ def take_traces(
 def token_pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """The text of each token; joined they are the decoded text.
 
-    A character that is spelled in bytes stands whole at its last byte, and its other bytes are "".
+    A character that is spelled in bytes appears at its last byte; its other bytes get "".
     """
     pieces: list[str] = []
     run: list[int] = []
@@ -81,23 +84,24 @@ def _rounded(values: np.ndarray) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Prompts with their completions, several to a row: tokens, positions and segments [R, L] as training has them.
-
-    at [R, chunks, chunk] holds the positions whose next token belongs to a completion, in order, filled up with 0;
-    places[i] is the (row, slice) of sequence i in what is read at them, [R, chunks * chunk].
-    """
+    """Prompts with their completions, several to a row."""
 
     tokens: np.ndarray
+    """[R, L]"""
     positions: np.ndarray
+    """[R, L], restarting in each sequence."""
     segments: np.ndarray
+    """[R, L], numbering the sequences of a row from 1; 0 is padding."""
     at: np.ndarray
+    """[R, chunks, chunk], the columns whose next token belongs to a completion, in order, padded with 0."""
     places: list[tuple[int, slice]]
+    """The (row, slice) of each sequence in what is read there, [R, chunks * chunk]."""
 
 
 def pack(sequences: Sequence[tuple[list[int], list[int]]], *, vocabulary: int) -> Packed:
-    """Packs pairs of prompt and completion ids first fit by falling length; R is a multiple of ROWS_PER_CALL."""
+    """Packs pairs of prompt and completion ids, first-fit by decreasing length; R is a multiple of ROWS_PER_CALL."""
     lengths = [len(prompt) + len(written) for prompt, written in sequences]
-    width = _round_up(max(lengths), BUCKET)
+    width = round_up(max(lengths), BUCKET)
     rows: list[list[int]] = []
     free: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -108,12 +112,12 @@ def pack(sequences: Sequence[tuple[list[int], list[int]]], *, vocabulary: int) -
         rows[row].append(i)
         free[row] -= lengths[i]
 
-    count = _round_up(len(rows), ROWS_PER_CALL)
-    read_tokens = max(sum(len(sequences[i][1]) for i in row) for row in rows)
-    chunk = _round_up(LOGITS_AT_ONCE // (ROWS_PER_CALL * vocabulary), BUCKET)
-    chunk = min(chunk, _round_up(read_tokens, BUCKET))
+    count = round_up(len(rows), ROWS_PER_CALL)
+    read_tokens = max(1, *(sum(len(sequences[i][1]) for i in row) for row in rows))
+    chunk = round_up(max(1, LOGITS_AT_ONCE // (ROWS_PER_CALL * vocabulary)), BUCKET)
+    chunk = min(chunk, round_up(read_tokens, BUCKET))
     tokens, positions, segments = (np.zeros((count, width), np.int32) for _ in range(3))
-    at = np.zeros((count, _round_up(read_tokens, chunk)), np.int32)
+    at = np.zeros((count, round_up(read_tokens, chunk)), np.int32)
     places = [(0, slice(0))] * len(sequences)
     for row, members in enumerate(rows):
         start = first = 0
@@ -128,22 +132,18 @@ def pack(sequences: Sequence[tuple[list[int], list[int]]], *, vocabulary: int) -
     return Packed(tokens, positions, segments, at.reshape(count, -1, chunk), places)
 
 
-def _round_up(number: int, multiple: int) -> int:
-    return max(1, -(-number // multiple)) * multiple
-
-
 @functools.partial(jax.jit, static_argnames=("graphdef", "late"))
 def _read(
-    graphdef: Any, state: Any, tokens: jax.Array, positions: jax.Array, segments: jax.Array, at: jax.Array,
-    digits: jax.Array, *, late: int,
+    graphdef: nnx.GraphDef, state: nnx.State, tokens: jax.Array, positions: jax.Array, segments: jax.Array,
+    at: jax.Array, digits: jax.Array, *, late: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:  # fmt: skip
     """Entropy, log-probability, settled layer and objection, [R, chunks * chunk] each, of the tokens after `at`.
 
-    Logits are made for one layer and one chunk at a time, so that [layers, R, L, V] never exists.
+    digits [10] are the ids of the digits' tokens, late the number of the layer of the objections. Logits are computed
+    for one layer and one chunk at a time, so that [layers, R, L, V] is never materialised.
     """
     model = nnx.merge(graphdef, state)
-    causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    mask = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0) & causal
+    mask = packed_mask(segments)
     pick = jax.vmap(lambda row, index: row[index])
 
     def look(hidden: jax.Array) -> _Look:
@@ -153,15 +153,15 @@ def _read(
         )
         return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(len(at), -1), found)
 
-    looks = [look(hidden) for hidden in tunix_adapter.layer_outputs(model, tokens, positions, mask)]
+    looks = [look(hidden) for hidden in gemma.layer_outputs(model, tokens, positions, mask)]
     tops = jnp.stack([layer.top for layer in looks])
-    # Counted from the last layer down, for as long as the top choice is the last layer's.
-    agreeing = jnp.sum(jnp.cumprod((tops == tops[-1])[::-1], axis=0), axis=0)
+    # The number of layers, counted down from the last, whose top token is that of the last.
+    agreeing = jnp.sum(jnp.cumprod((tops == tops[-1:])[::-1], axis=0), axis=0)
     return looks[-1].entropy, looks[-1].logp, len(looks) - agreeing, looks[late].objection
 
 
 class _Look(NamedTuple):
-    """What one layer says of each token; what nobody asks of it is never computed."""
+    """What one layer predicts of each token [...]; XLA drops the fields that are not read."""
 
     top: jax.Array
     entropy: jax.Array
@@ -170,11 +170,12 @@ class _Look(NamedTuple):
 
 
 def _look(logits: jax.Array, targets: jax.Array, digits: jax.Array) -> _Look:
-    """From logits [..., V] that predict targets [...]."""
+    """From logits [..., V] that predict targets [...]. The objection is the lead of the best other digit, in logits."""
     logits = logits.astype(jnp.float32)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    others = jnp.where(digits == targets[..., None], -jnp.inf, logits[..., digits])
+    is_written = jnp.expand_dims(digits, tuple(range(targets.ndim))) == targets[..., None]
+    others = jnp.where(is_written, -jnp.inf, logits[..., digits])
     return _Look(
         top=jnp.argmax(logits, axis=-1),
         entropy=normaliser - jnp.sum(jax.nn.softmax(logits) * logits, axis=-1),

@@ -1,4 +1,4 @@
-"""One recipe run with several seeds: what of a difference between arms is the recipe's, and what is luck."""
+"""One recipe with several seeds: separates differences between arms from seed noise."""
 
 import hashlib
 import json
@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 from showwork.evaluation.statistics import Spread, Verdict, mcnemar_exact, spread
 
-FEWEST = 3  # seeds that a verdict rests on
-CLEAR = 0.01  # p of one seed alone, which is one of several
-# Of results/seeds.csv: a SeedRun each, the commit whose recipe it is, and the `digest` of that commit's params.
+FEWEST = 3  # seeds that a verdict needs
+CLEAR = 0.01  # p of a single seed; strict, because there are several
+# Columns of results/seeds.csv: a SeedRun, the commit of the recipe, and the `digest` of that commit's params.
 COLUMNS = ("seed", "arm", "start", "n", "correct", "gained", "lost", "commit", "params")
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """An arm at one seed: how many of n questions it got right, and gained and lost to the arm that it started from.
+    """An arm at one seed: how many of n questions it got right, and how many it gained and lost over its start.
 
-    start, gained and lost are None where it has no start.
+    start, gained and lost are None for an arm without a start.
     """
 
     seed: int
@@ -32,7 +32,7 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """An arm over the seeds: its accuracy, and how far it is from the arm that it started from, seed by seed.
+    """An arm over the seeds: its accuracy, and its difference from its start, seed by seed.
 
     clearly_better and clearly_worse count the seeds whose own exact McNemar p is below CLEAR.
     """
@@ -48,10 +48,10 @@ class SeedSummary:
 
 
 def summarise(runs: Sequence[SeedRun]) -> list[SeedSummary]:
-    """Over the arms that all seeds have, in the order of the runs.
+    """A summary of each arm that all seeds have, in the order of the runs.
 
-    The verdict asks whether the mean difference, by t over the seeds, has a 95% interval without 0: the questions of
-    one run share their model, and a thousand of them are still one draw of the seed.
+    A verdict needs a 95% t interval of the mean difference over the seeds that excludes 0. The unit is the seed: the
+    questions of one run share their model, so a thousand of them are still one draw.
     """
     by_arm: dict[str, list[SeedRun]] = {}
     for run in runs:
@@ -64,11 +64,11 @@ def _summarise(arm: str, runs: Sequence[SeedRun]) -> SeedSummary:
     start = runs[0].start if all(run.start for run in runs) else None
     accuracy = tuple(run.correct / run.n for run in runs)
     difference = verdict = None
-    clear = []
+    flips = [(run.gained or 0, run.lost or 0) for run in runs]
+    clear = [gained > lost for gained, lost in flips if mcnemar_exact(gained, lost) < CLEAR]
     if start is not None:
-        difference = spread([(run.gained - run.lost) / run.n for run in runs])
+        difference = spread([(gained - lost) / run.n for run, (gained, lost) in zip(runs, flips, strict=True)])
         verdict = _judge(difference)
-        clear = [run.gained > run.lost for run in runs if mcnemar_exact(run.gained, run.lost) < CLEAR]
     return SeedSummary(
         arm, start, accuracy, spread(accuracy), difference,
         clearly_better=clear.count(True), clearly_worse=clear.count(False), verdict=verdict,
@@ -76,7 +76,7 @@ def _summarise(arm: str, runs: Sequence[SeedRun]) -> SeedSummary:
 
 
 def _judge(difference: Spread) -> Verdict | Literal["too few seeds"]:
-    if difference.n < FEWEST:
+    if difference.n < FEWEST or difference.low is None or difference.high is None:
         return "too few seeds"
     if difference.low <= 0 <= difference.high:
         return "no difference"
@@ -84,10 +84,10 @@ def _judge(difference: Spread) -> Verdict | Literal["too few seeds"]:
 
 
 def recipe(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat params without the seed, and without what no result hangs on."""
+    """Flat params without the seed and without keys that no result depends on."""
     return {key: value for key, value in params.items() if key not in ("seed", "live")}
 
 
 def digest(params: Mapping[str, Any]) -> str:
-    """Of flat params: the same for the same recipe, whatever the seed and the order of the keys."""
+    """Digest of flat params: the same for the same recipe, whatever the seed and the order of the keys."""
     return hashlib.sha256(json.dumps(recipe(params), sort_keys=True).encode()).hexdigest()[:16]

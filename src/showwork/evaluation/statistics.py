@@ -1,7 +1,7 @@
-"""Intervals, tests and power for right-or-wrong outcomes, on one arm or on two that met the same questions.
+"""Intervals, tests and power for 0/1 outcomes of one arm, or of two arms on the same questions.
 
 scipy is imported inside the functions: `scipy.stats` takes over a second to import, `scipy.special` a fifth of one,
-and a comparison of two commits has to answer within three.
+and `showwork compare` should answer within three.
 """
 
 import math
@@ -24,8 +24,8 @@ class PairedDifference:
     """Accuracy of b minus accuracy of a on the same n questions, as a share (0.05 = 5 points).
 
     low and high bound the 95% paired bootstrap interval; p is McNemar's, exact and two-sided.
-    gained counts the questions that only b got right, lost those that only a did. p_worse is the one-sided mid-p of
-    the question "is b worse?".
+    gained counts the questions that only b got right, lost those that only a did. p_worse is the one-sided mid-p that
+    b is worse.
     """
 
     n: int
@@ -56,7 +56,7 @@ def mcnemar_exact(b: int, c: int) -> float:
     """
     if b < 0 or c < 0:
         raise ValueError(f"counts of discordant pairs can't be negative: {b}, {c}")
-    if b == c:  # both tails hold the middle: twice one tail would exceed 1
+    if b == c:  # both tails include the middle: twice one tail would exceed 1
         return 1.0
     from scipy.special import bdtr
 
@@ -81,13 +81,13 @@ def mcnemar_worse(gained: int, lost: int) -> float:
 def paired_difference(
     a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarray, *, seed: int, resamples: int = 10_000
 ) -> PairedDifference:
-    """Compares two columns of 0/1 outcomes, row by row the same question.
+    """Compares two columns of 0/1 outcomes on the same questions, row by row.
 
-    The verdict needs both: an interval that excludes 0 and p < 0.05. It speaks of b, seen from a.
+    The verdict is on b relative to a, and needs both an interval that excludes 0 and p < 0.05.
 
-    The bootstrap draws counts, not rows: a difference of two 0/1 outcomes is +1, 0 or -1, and how often each comes
-    up in n rows drawn with replacement is exactly multinomial in the observed shares. Same distribution, and
-    10,000 resamples take a millisecond whatever n is.
+    The bootstrap draws counts, not rows: a difference of two 0/1 outcomes is +1, 0 or -1, and the counts in n rows
+    drawn with replacement are exactly multinomial in the observed shares. The distribution is the same, and 10,000
+    resamples take a millisecond for any n.
 
     Raises ValueError for empty or unequal columns and for a value that is not 0 or 1.
     """
@@ -126,7 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def questions_needed(difference: float, *, discordance: float, power: float = POWER) -> int:
-    """How many questions show a true paired difference, two-sided at 5%, with this power.
+    """The number of questions that detect a true paired difference, two-sided at 5%, with this power.
 
     discordance is the share of questions that flip either way. Connor 1987, Biometrics 43:207:
     n = (z_alpha * sqrt(discordance) + z_power * sqrt(discordance - difference^2))^2 / difference^2.
@@ -140,9 +140,9 @@ def questions_needed(difference: float, *, discordance: float, power: float = PO
 
 
 def detectable_difference(n: int, *, discordance: float, power: float = POWER) -> float | None:
-    """The smallest true difference that n questions show with this power; None where they show none.
+    """The smallest true difference that n questions detect with this power; None if they detect none.
 
-    The inverse of `questions_needed`, by bisection: it falls as the difference grows.
+    The inverse of `questions_needed`, which falls as the difference grows, by bisection.
     """
     if not discordance or questions_needed(discordance, discordance=discordance, power=power) > n:
         return None
@@ -168,7 +168,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises ValueError for no values."""
+    """Mean and spread of the values. Raises ValueError for no values."""
     if not len(values):
         raise ValueError("no spread of nothing")
     n, mean = len(values), float(np.mean(values))

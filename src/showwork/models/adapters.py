@@ -1,28 +1,27 @@
 """A LoRA adapter in PEFT's layout, in a folder of its own inside that of the merged weights."""
 
-import re
 from pathlib import Path
 
 import numpy as np
-from flax import nnx
 
-from showwork import tunix_adapter
 from showwork.files import write_json
 from showwork.models import tensors
+from showwork.tunix_adapter import lora
+from showwork.tunix_adapter.gemma import Model
 
-# Not beside the weights: where PEFT is installed, transformers would add the adapter to what already holds it.
+# Not beside the merged weights: where PEFT is installed, transformers would apply the adapter a second time.
 FOLDER = "adapter"
-# Tunix's attention modules → the published projections that they hold, in order.
+# Tunix's attention modules → the published projections that they contain, in order.
 _LETTERS = {"attn.q_einsum": "q", "attn.kv_einsum": "kv", "attn.qkv_einsum": "qkv", "attn.attn_vec_einsum": "o"}
 
 
-def save(model: nnx.Module, folder: Path, *, rank: int, alpha: float) -> None:
-    """lora_A [r, in] and lora_B [out, r] of each published projection; what Tunix fuses shares one lora_A."""
+def save(model: Model, folder: Path, *, rank: int, alpha: float) -> None:
+    """Writes lora_A [r, in] and lora_B [out, r] of each published projection; those that Tunix fuses share lora_A."""
     values: dict[str, np.ndarray] = {}
     targets: set[str] = set()
-    for path, (module, name) in tunix_adapter.lora_modules(model).items():
+    for path, (module, name) in lora.lora_modules(model).items():
         a, b = (np.asarray(getattr(module, f"{name}_lora_{part}").get_value()) for part in "ab")
-        layer, kind = re.fullmatch(r"layers\.(\d+)\.(.+)", path).groups()
+        _, layer, kind = path.split(".", 2)
         letters = _LETTERS.get(kind)
         if letters is None:
             parts = {kind: b}

@@ -1,12 +1,13 @@
-"""config.json of a checkpoint folder, as transformers writes and reads it: a spec, a vocabulary and a dtype."""
+"""config.json of a checkpoint folder, in the format of transformers: a spec, a vocabulary and a dtype."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from showwork.errors import UserError
 from showwork.files import read_json, write_json
-from showwork.models.specs import MODELS, GemmaSpec
+from showwork.models.specs import MODELS, Family, GemmaSpec
 
 FILE = "config.json"
 DTYPES = ("float32", "bfloat16")
@@ -14,15 +15,16 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Header:
-    """What config.json says. has_vision marks the weights of a model that also sees, of which the text half is read."""
+    """What config.json says."""
 
     spec: GemmaSpec
     vocabulary: int
     dtype: str
     has_vision: bool
+    """A multimodal checkpoint; only its text decoder is loaded."""
 
 
-_FAMILIES = {"gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3"}
+_FAMILIES: dict[str, Family] = {"gemma": "gemma", "gemma2": "gemma2", "gemma3_text": "gemma3"}
 _ARCHITECTURES = {
     "gemma": ("GemmaForCausalLM", "gemma"),
     "gemma2": ("Gemma2ForCausalLM", "gemma2"),
@@ -32,12 +34,12 @@ _READ_KEYS = (
     "vocab_size", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
     "num_key_value_heads", "head_dim",
 )  # fmt: skip
-# What the published configuration of a Gemma that also sees leaves out of its text half.
+# Keys that the published configuration of a multimodal Gemma leaves out of its text_config.
 _VISION_DEFAULTS = {"vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
 
 
 def read(folder: Path) -> Header:
-    """Raises UserError where config.json is missing, lacks a key, or is of a model that Tunix computes otherwise."""
+    """Raises UserError where config.json is missing, lacks a key, or asks for something that Tunix does not compute."""
     path = folder / FILE
     config = read_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else None
@@ -45,7 +47,7 @@ def read(folder: Path) -> Header:
     if not has_vision and kind not in _FAMILIES:
         raise UserError(f"{path}: model_type is {kind!r}; this reads {', '.join(map(repr, (*_FAMILIES, 'gemma3')))}")
     text = _VISION_DEFAULTS | config["text_config"] if has_vision and "text_config" in config else config
-    family = "gemma3" if has_vision else _FAMILIES[kind]
+    family: Family = "gemma3" if has_vision else _FAMILIES[kind]
     dtype = config.get("dtype", config.get("torch_dtype"))
     lacking = [key for key in _READ_KEYS if key not in text]
     lacking += ["sliding_window"] if family != "gemma" and "sliding_window" not in text else []
@@ -54,7 +56,7 @@ def read(folder: Path) -> Header:
         raise UserError(f"{path}: lacks {', '.join(lacking)}")
     if dtype not in DTYPES:
         raise UserError(f"{path}: the weights are {dtype}; this reads {' and '.join(DTYPES)}. Convert them first")
-    _refuse_what_tunix_computes_otherwise(text, family, path)
+    _check_constants_of_tunix(text, family, path)
     layers = text["num_hidden_layers"]
     kinds = text.get("layer_types") or _layer_types(text, family, layers)
     local_base, global_base, scale = _rotary(text, family, path)
@@ -79,7 +81,7 @@ def read(folder: Path) -> Header:
 
 def write(folder: Path, spec: GemmaSpec, *, vocabulary: int, dtype: str) -> None:
     architecture, model_type = _ARCHITECTURES[spec.family]
-    config = {
+    config: dict[str, Any] = {
         "architectures": [architecture],
         "model_type": model_type,
         "vocab_size": vocabulary,
@@ -123,12 +125,12 @@ def write(folder: Path, spec: GemmaSpec, *, vocabulary: int, dtype: str) -> None
 
 
 def describe(spec: GemmaSpec) -> str:
-    """The spec's name in the table, or else its family and size."""
+    """The spec's name in MODELS, or else its family and size."""
     named = next((name for name, known in MODELS.items() if known == spec), None)
     return named or f"a {spec.family} of {spec.layers} layers of {spec.width}, with {spec.heads} heads"
 
 
-def _refuse_what_tunix_computes_otherwise(text: dict[str, Any], family: str, path: Path) -> None:
+def _check_constants_of_tunix(text: Mapping[str, Any], family: str, path: Path) -> None:
     computed = {
         "query_pre_attn_scalar": text["head_dim"],
         "rms_norm_eps": 1e-6,
@@ -142,19 +144,19 @@ def _refuse_what_tunix_computes_otherwise(text: dict[str, Any], family: str, pat
             raise UserError(f"{path}: {key} is {text[key]}; Tunix's {family} computes with {value}")
 
 
-def _layer_types(text: dict[str, Any], family: str, layers: int) -> list[str]:
+def _layer_types(text: Mapping[str, Any], family: str, layers: int) -> list[str]:
     if family == "gemma":
         return ["full_attention"] * layers
     period = text.get("sliding_window_pattern", 6) if family == "gemma3" else 2
     return ["sliding_attention" if (i + 1) % period else "full_attention" for i in range(layers)]
 
 
-def _rotary(text: dict[str, Any], family: str, path: Path) -> tuple[int, int, float]:
-    """Bases of local and global layers, and the global scale; in the keys of transformers 4 or of 5."""
+def _rotary(text: Mapping[str, Any], family: str, path: Path) -> tuple[int, int, float]:
+    """Rotary bases of local and global layers, and the global scale, from the keys of transformers 4 or 5."""
     if family == "gemma3":
         bases = (text.get("rope_local_base_freq", 10_000), text.get("rope_theta", 1_000_000))
-        whole = {"full_attention": text.get("rope_scaling") or {}} | (text.get("rope_parameters") or {})
-        local, far = whole.get("sliding_attention") or {}, whole["full_attention"] or {}
+        scalings = {"full_attention": text.get("rope_scaling") or {}} | (text.get("rope_parameters") or {})
+        local, far = scalings.get("sliding_attention") or {}, scalings["full_attention"] or {}
     else:
         bases = (text.get("rope_theta", 10_000),) * 2
         local = far = text.get("rope_parameters") or text.get("rope_scaling") or {}

@@ -1,4 +1,4 @@
-"""Where each published tensor of a Gemma stands in Tunix's model: names, shapes and axes, by NumPy alone."""
+"""The mapping between the published tensors of a Gemma and Tunix's weights: names, shapes and axes, in NumPy."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ Read = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Place:
-    """One published tensor of this shape, and the leaf of Tunix's model that holds it.
+    """One published tensor and its place in Tunix's model.
 
-    ours = theirs.reshape(split).transpose(order) is the leaf, or where `part` is a number leaf[part].
+    theirs.reshape(split).transpose(order) is the leaf, or leaf[part] where part is a number.
     """
 
     shape: tuple[int, ...]
+    """Of the published tensor."""
     leaf: str
+    """Tunix's name of the weight."""
     split: tuple[int, ...]
     order: tuple[int, ...]
     part: int | None = None
@@ -31,8 +33,7 @@ class Place:
         return np.ascontiguousarray(ours.transpose(np.argsort(self.order)).reshape(self.shape))
 
 
-# The same norm stands under another published name in the first generation: there the norm after attention is the
-# one before the MLP.
+# In the first generation, post_attention_layernorm is the published name of the norm before the MLP.
 _NORMS = {
     "gemma": {"input_layernorm": "pre_attention_norm", "post_attention_layernorm": "pre_ffw_norm"},
     "gemma2": {
@@ -51,7 +52,7 @@ _NORMS = {
 
 
 def places(spec: GemmaSpec, *, vocabulary: int) -> dict[str, Place]:
-    """Published name → place, of every tensor that a Gemma of this shape has."""
+    """Published name → place, for every tensor of a Gemma of this shape."""
     found = {
         "model.embed_tokens.weight": _as_is("embedder.input_embedding", vocabulary, spec.width),
         "model.norm.weight": _as_is("final_norm.scale", spec.width),
@@ -62,7 +63,7 @@ def places(spec: GemmaSpec, *, vocabulary: int) -> dict[str, Place]:
 
 
 def gather(placed: dict[str, Place], read: Read) -> Read:
-    """A function from the name of a leaf to its value, put together from the published tensors that `read` gives."""
+    """A function that assembles a leaf, by its name, from the published tensors that `read` returns."""
     parts: dict[str, list[str]] = {}
     for name, place in placed.items():
         parts.setdefault(place.leaf, []).append(name)

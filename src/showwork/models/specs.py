@@ -1,37 +1,41 @@
-"""The Gemmas that the project knows: shapes, and what the published ones bring along. Importable without JAX."""
+"""The known Gemmas: their shapes, and where the published ones are. Importable without JAX."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+Family = Literal["gemma", "gemma2", "gemma3"]
+
 
 @dataclass(frozen=True)
 class GemmaSpec:
-    """The shape of one Gemma; the size of its vocabulary comes from the tokenizer.
+    """The shape of one Gemma; the size of its vocabulary comes from the tokenizer."""
 
-    family is the generation: `gemma` is the first. global_layers are the indices with global attention; the others
-    see a window of sliding_window tokens. Rotary positions of global layers are divided by global_rope_scale.
-    A softcap c stands for c * tanh(x / c), of attention's logits and of the model's; None for none.
-    """
-
-    family: Literal["gemma", "gemma2", "gemma3"]
+    family: Family
+    """The generation; gemma is the first."""
     layers: int
     width: int
     hidden: int
+    """Units of the MLP."""
     heads: int
     kv_heads: int
     head_dim: int
     sliding_window: int | None
+    """Tokens that a local layer attends to; None without local layers."""
     global_layers: tuple[int, ...]
+    """Indices of the layers with global attention; the others are local."""
     local_rope_base: int = 10_000
     global_rope_base: int = 1_000_000
     global_rope_scale: float = 1.0
+    """Divides the rotary positions of global layers."""
     attention_softcap: float | None = None
+    """c of c * tanh(x / c) on attention logits; None for no cap."""
     final_softcap: float | None = None
+    """The same on the model's logits."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where the instruction-tuned weights are, as base.weights spells it, and how many tokens they know."""
+    """Where the instruction-tuned weights are, as values of base.weights, and the size of their vocabulary."""
 
     hub: str
     kaggle: str
@@ -48,7 +52,7 @@ def _gemma(layers: int, width: int, hidden: int, heads: int, kv_heads: int, head
 def _gemma2(
     layers: int, width: int, hidden: int, heads: int, kv_heads: int, head_dim: int, *, sliding_window: int
 ) -> GemmaSpec:
-    """Local and global layers in turn."""
+    """Local and global layers alternate."""
     return GemmaSpec(
         "gemma2", layers, width, hidden, heads, kv_heads, head_dim, sliding_window=sliding_window,
         global_layers=tuple(range(1, layers, 2)), global_rope_base=10_000, attention_softcap=50.0, final_softcap=30.0,
@@ -59,7 +63,7 @@ def _gemma3(
     layers: int, width: int, hidden: int, heads: int, kv_heads: int, head_dim: int, *, sliding_window: int,
     global_rope_scale: float = 1.0,
 ) -> GemmaSpec:  # fmt: skip
-    """Five local layers to one global."""
+    """Five local layers to each global one."""
     return GemmaSpec(
         "gemma3", layers, width, hidden, heads, kv_heads, head_dim, sliding_window=sliding_window,
         global_layers=tuple(range(5, layers, 6)), global_rope_scale=global_rope_scale,
@@ -67,10 +71,10 @@ def _gemma3(
 
 
 MODELS: dict[str, GemmaSpec] = {
-    # 2 layers of 32, one a family: for tests, where only the mechanics count.
+    # For tests: 2 layers of width 32, one per family.
     "gemma_test": _gemma(2, 32, 64, 2, 2, 16),
     "gemma2_test": _gemma2(2, 32, 64, 4, 2, 16, sliding_window=64),
-    # A model of fewer than six layers would have no global layer at all by Gemma 3's rule: the tiny ones name theirs.
+    # By Gemma 3's rule a model of fewer than six layers has no global layer: the tiny ones list theirs.
     "gemma3_test": GemmaSpec("gemma3", 2, 32, 64, 2, 1, 16, sliding_window=64, global_layers=(1,)),
     # The default: small enough to learn grade-school problems on two cores within minutes.
     "gemma3_tiny": GemmaSpec("gemma3", 4, 128, 384, 4, 1, 32, sliding_window=64, global_layers=(3,)),
@@ -79,11 +83,12 @@ MODELS: dict[str, GemmaSpec] = {
     "gemma2_2b": _gemma2(26, 2304, 9216, 8, 4, 256, sliding_window=4096),
     "gemma3_270m": _gemma3(18, 640, 2048, 4, 1, 256, sliding_window=512),
     "gemma3_1b": _gemma3(26, 1152, 6912, 4, 1, 256, sliding_window=512),
-    # The text half of a model that also sees.
+    # The text decoder of a multimodal model.
     "gemma3_4b": _gemma3(34, 2560, 10_240, 8, 4, 256, sliding_window=1024, global_rope_scale=8.0),
 }
 
-# Their tokenizer and chat format are one a generation or nearly: <start_of_turn> and <end_of_turn> around each turn.
+# All share one chat format, with <start_of_turn> and <end_of_turn> around each turn, and each generation (nearly) one
+# tokenizer.
 # A completion stops at <end_of_turn> (107; in Gemma 3 106) or <eos> (1).
 PUBLISHED: dict[str, Published] = {
     "gemma_2b": Published("hub:google/gemma-2b-it", "kaggle:google/gemma/transformers/2b-it", 256_000),

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint folder, in one safetensors file or in shards: read one at a time, written in shards."""
+"""The tensors of a checkpoint folder, in one safetensors file or in shards."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,21 +14,21 @@ from showwork.files import read_json, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# What is held twice while a folder is written, at most.
+# At most one shard is held in memory besides the model while a folder is written.
 SHARD_BYTES = 2 * 10**9
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 _BYTES = {"float32": 4, "bfloat16": 2}
-# The weights of a Gemma that also sees: its text half stands under one of these prefixes.
+# In a multimodal Gemma, the weights of the text decoder have one of these prefixes.
 _TEXT_PREFIXES = ("language_model.", "model.language_model.")
 _VISION = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 class Tensors:
-    """A context that maps published names to tensors. Nothing is read before it is asked for.
+    """A context that maps published names to tensors, each read on access.
 
-    Raises UserError, naming the file, where one is missing or no whole safetensors file.
+    Raises UserError, naming the file, where one is missing or not a complete safetensors file.
     """
 
     def __init__(self, folder: Path, *, has_vision: bool = False):
@@ -58,10 +58,10 @@ class Tensors:
         return content.get_tensor(stored)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], *, dtype: str) -> None:
-        """Raises UserError unless exactly these tensors are here, of this dtype; their values are not read."""
+        """Raises UserError unless exactly these tensors exist, of this dtype; does not read their values."""
         place = self.folder / WEIGHTS
         lacking = [name for name in shapes if name not in self._holders]
-        # A copy of the embedding, tied; and buffers of old releases, which are no weights.
+        # Allowed besides: the tied copy of the embedding, and buffers of old releases, which are no weights.
         extra = [n for n in self._holders if n not in shapes and n != HEAD and not n.endswith(".rotary_emb.inv_freq")]
         if lacking:
             others = f"; it has {extra[0]} instead: another family's names?" if extra else ""
@@ -79,7 +79,7 @@ class Tensors:
             raise UserError(f"{self._holders[HEAD][2]}: {HEAD} is not the embedding; a Gemma's output is tied to it")
 
     def _text_name(self, stored: str) -> str | None:
-        """The name that a text-only checkpoint gives it; None for what sees."""
+        """Its name in a text-only checkpoint; None for vision tensors."""
         if not self._has_vision:
             return stored
         if stored.startswith(_VISION):
@@ -116,7 +116,7 @@ def _count(names: list[str]) -> str:
 def write(
     folder: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], *, dtype: str
 ) -> None:
-    """Writes the tensors that `read` gives, by shards of SHARD_BYTES; one file where they fit into one."""
+    """Writes the tensors that `read` returns, in shards of at most SHARD_BYTES, or in one file where they fit."""
     shards: list[list[str]] = [[]]
     size = total = 0
     for name, shape in shapes.items():
@@ -140,7 +140,7 @@ def write(
 
 
 def save(tensors: dict[str, np.ndarray], path: Path) -> None:
-    # One metadata key: with several, safetensors writes its header in another order each time.
+    # One metadata key: with several, the order of safetensors' header varies from run to run.
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, metadata={"format": "pt"})
     temporary.replace(path)

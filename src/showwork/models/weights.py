@@ -1,4 +1,4 @@
-"""Published weights: a folder of this machine, the Hugging Face Hub, or Kaggle."""
+"""Published weights, from a local folder, the Hugging Face Hub or Kaggle."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -12,14 +12,14 @@ _OR_A_FOLDER = "or fetch the files elsewhere and set base.weights to folder:PATH
 
 
 class Source(NamedTuple):
-    """A folder of files, and the commit or version that they are of; None for a folder of the user's."""
+    """A folder of files, and their commit or version; None for a local folder."""
 
     folder: Path
     revision: str | None
 
 
 def fetch(weights: str, files: Sequence[str]) -> Source:
-    """The files of these names or patterns; what is not there yet is fetched.
+    """The files of these names or patterns, downloaded unless they are cached.
 
     weights is folder:PATH, hub:OWNER/NAME[@REVISION] or kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]. Raises
     UserError that says what to do where a licence, a token, the network or the model is missing.
@@ -42,7 +42,7 @@ def _find_folder(folder: Path) -> Source:
 
 
 def _fetch_from_hub(name: str, files: Sequence[str]) -> Source:
-    # Imported here: it takes a second, and a folder does not need it.
+    # Imported here: it takes a second, and folder: does not need it.
     import httpx
     import huggingface_hub
     from huggingface_hub import errors
@@ -80,7 +80,8 @@ def _fetch_from_kaggle(handle: str) -> Source:
     try:
         folder = kagglehub.model_download(handle)
     except (exceptions.KaggleApiHTTPError, exceptions.UnauthenticatedError, exceptions.CredentialError) as error:
-        if isinstance(error, exceptions.KaggleApiHTTPError) and error.response.status_code == HTTPStatus.NOT_FOUND:
+        response = error.response if isinstance(error, exceptions.KaggleApiHTTPError) else None
+        if response is not None and response.status_code == HTTPStatus.NOT_FOUND:
             raise UserError(f"base.weights: Kaggle has no model {handle}") from None
         raise UserError(
             f"base.weights: Kaggle does not give {handle} to this machine: accept the licence on the model's page, "

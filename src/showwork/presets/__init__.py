@@ -1,31 +1,30 @@
-"""The presets: params.yaml for each notebook that the project reproduces, and for the machines at hand.
+"""Presets of params.yaml, for each notebook that the project reproduces and for small machines.
 
-A preset's file holds what differs from tiny.yaml, which is whole; `over: NAME` at its top names another that lies
-between. Its head, in comments, says what it is: the first line in a sentence, then the fields of About. A file whose
-name starts with an underscore is only for others to lie over.
+A preset's file holds its differences from tiny.yaml, which is complete; `over: NAME` at its top names another preset
+in between. Its header, in comments, describes it: a sentence in the first line, then the fields of About. A file whose
+name starts with an underscore is only a base for others.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from showwork.arms import WHOLE_KEYS
 from showwork.errors import UserError
+from showwork.names import suggest
 
-if TYPE_CHECKING:  # it takes half a second, which no command has to spare at its start
+if TYPE_CHECKING:  # it takes half a second to import, too long for the start of a command
     from showwork.config import Params
 
 FOLDER = Path(__file__).parent
 WHOLE_FILE = "tiny"
-# Their keys are names, or decided by another key: they come as one, or not at all.
-REPLACED_WHOLE = frozenset(("data", "rewards", "styles", "drills", "adapter"))
 
 
 @dataclass(frozen=True)
 class About:
-    """What the head of a preset says; "" for a field that it has not. cost is of the arm that `run` makes."""
+    """The header of a preset; "" for a missing field."""
 
     summary: str
     notebook: str = ""
@@ -33,10 +32,9 @@ class About:
     hardware: str = ""
     cost: str = ""
     differs: str = ""
-    run: str = ""
 
     def items(self) -> list[tuple[str, str]]:
-        """The fields that it has, the summary left out."""
+        """The fields that are present, without the summary."""
         return [(name, value) for name in _FIELDS if (value := getattr(self, name))]
 
 
@@ -49,7 +47,7 @@ def names() -> list[str]:
 
 
 def about(name: str) -> About:
-    """Raises UserError with the nearest name where there is no such preset."""
+    """The preset's header. Raises UserError with the nearest name if there is no such preset."""
     _check(name)
     head = _read(name).split("\n")
     found = {"summary": head[0].removeprefix("# ").strip()}
@@ -66,9 +64,9 @@ def about(name: str) -> About:
 
 
 def load(name: str, changes: Mapping[str, Any] | None = None) -> "Params":
-    """The preset as params, with these changes laid over it as its own file is laid over tiny.yaml.
+    """The preset as params, with changes merged in as its own file is merged into tiny.yaml.
 
-    Raises UserError where there is no such preset, or where it is not valid with the changes.
+    Raises UserError if there is no such preset, or if it is not valid with the changes.
     """
     from ruamel.yaml import YAML
 
@@ -79,14 +77,14 @@ def load(name: str, changes: Mapping[str, Any] | None = None) -> "Params":
 
 
 def values(name: str) -> Any:
-    """The preset's values, whole, as a mapping that keeps their spelling and comments."""
+    """All values of the preset, as a mapping that keeps their spelling and comments."""
     from showwork.presets import comments
 
     return _laid_over(name, comments.yaml())
 
 
 def text(name: str) -> str:
-    """The whole params.yaml that the preset stands for, with the comments of tiny.yaml."""
+    """The complete params.yaml of the preset, with the comments of tiny.yaml."""
     from showwork.presets import comments
 
     _, _, whole = _read(WHOLE_FILE).partition("\n")
@@ -96,10 +94,10 @@ def text(name: str) -> str:
 
 
 def overlay(values: Any, layer: Mapping[str, Any]) -> Any:
-    """Lays a layer over values, in place: mappings key by key, but those of REPLACED_WHOLE as one. Returns values."""
+    """Merges layer into values like arms.overlay, but in place, so that comments stay. Returns values."""
     for key, value in layer.items():
         old = values.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and key not in REPLACED_WHOLE:
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value and key not in WHOLE_KEYS:
             overlay(old, value)
         else:
             values[key] = value
@@ -121,9 +119,7 @@ def _laid_over(name: str, yaml: Any) -> Any:
 def _check(name: str) -> None:
     known = names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"preset {name} is unknown; {hint}")
+        raise UserError(f"preset {name} is unknown; {suggest(name, known)}")
 
 
 def _read(name: str) -> str:

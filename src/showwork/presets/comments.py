@@ -1,4 +1,4 @@
-"""A YAML file that keeps its comments and its spelling while its values change."""
+"""Changes the values of a YAML file and keeps its comments and spelling."""
 
 from collections.abc import Iterator, Mapping
 from io import StringIO
@@ -12,7 +12,7 @@ from ruamel.yaml.tokens import CommentToken
 
 
 class _Representer(RoundTripRepresenter):
-    """`adapter: null`, where ruamel would write `adapter:`."""
+    """Writes `adapter: null`, where ruamel would write `adapter:`."""
 
 
 _Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
@@ -37,7 +37,7 @@ ABSENT = object()  # the value of a key that is not there
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, old value, new value) of what differs, keys of sections joined by points; ABSENT for none."""
+    """(dotted key, old value, new value) of each difference; ABSENT for a missing key."""
     for key in [*new, *(key for key in old if key not in new)]:
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -47,7 +47,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def is_same(a: Any, b: Any) -> bool:
-    # True == 1 in Python, and not in YAML.
+    # True == 1 in Python, but not in YAML.
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -62,7 +62,9 @@ def merge(target: Any, source: Any) -> None:
             target.insert(place, key, value)
             if key in source.ca.items:
                 target.ca.items[key] = source.ca.items[key]
-        elif isinstance(target[key], dict) and isinstance(value, dict):
+        elif isinstance(target[key], dict) and isinstance(value, dict) and target[key] and value:
+            if key == "arms":
+                _drop_other_arms(target[key], value)
             is_reflowed = target[key].fa.flow_style() and any(differences(target[key], value))
             merge(target[key], value)
             if is_reflowed:
@@ -73,14 +75,21 @@ def merge(target: Any, source: Any) -> None:
     _put_tail(target, tail)
 
 
+def _drop_other_arms(target: Any, source: Any) -> None:
+    """Removes arms whose keys differ from those in source, so that they are copied from there with their comments."""
+    for name in [name for name in target if name in source and list(target[name]) != list(source[name])]:
+        del target[name]
+        target.ca.items.pop(name, None)
+
+
 def _pull_up_comment(section: Any, key: str) -> None:
-    """One space behind the new value, however long the old one was."""
+    """Puts the comment one space after the new value, however long the old one was."""
     if comment := section.ca.items.get(key, [None] * 3)[2]:
         comment.column = 0
 
 
 def _last_leaf(section: Any) -> tuple[Any, Any, int]:
-    """Where ruamel keeps the comment at the end of a section: with its last leaf, beside that line's own."""
+    """Where ruamel keeps the comment after a section: at its last leaf, together with that line's own."""
     while True:
         is_map = isinstance(section, CommentedMap)
         key = list(section)[-1] if is_map else len(section) - 1
@@ -91,7 +100,7 @@ def _last_leaf(section: Any) -> tuple[Any, Any, int]:
 
 
 def _cut_tail(section: Any) -> str:
-    """Takes the lines after a section's last value (blank, or the next section's comment) off it."""
+    """Removes and returns the lines after a section's last value: blank, or the next section's comment."""
     if not section or section.fa.flow_style():
         return ""
     holder, key, slot = _last_leaf(section)

@@ -1,6 +1,7 @@
-"""From raw lines to clean problems and named rejects: every line that is read ends as one or the other.
+"""Cleaning: turns raw lines into problems and rejects with a reason; every line read becomes one or the other.
 
-An annotation that is false rejects its row: a wrong sum must not be taught. GSM8K's train has none, and no rounded one.
+A false annotation rejects its row, so that no wrong arithmetic is taught. GSM8K's train split has no false and no
+rounded annotation.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ __all__ = ["REASONS", "CleanResult", "Reason", "RowError", "clean_lines", "gold_
 REASONS = tuple(Reason)
 MAX_FIELD_LENGTH = 20_000  # characters
 FIELDS = ("question", "answer")
-# Gemma's own marks and ours: in a problem's text they would end a turn or an answer.
-# U+2581 is SentencePiece's own sign for a space, and would be decoded as one.
+# Gemma's special tokens and our tags: in a problem's text they would end a turn or an answer.
+# U+2581 is SentencePiece's space character and would be decoded as a space.
 RESERVED = (*TAGS, "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<pad>", "<unk>", "\u2581")
 
 _BOM = b"\xef\xbb\xbf"
@@ -39,10 +40,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class CleanResult:
-    """What became of the lines of one split: len(problems) + len(rejected) = read.
+    """The cleaned lines of one split: len(problems) + len(rejected) = read.
 
-    rejected: {"split", "row", "reason", "detail", "original"} each, row counted from 1.
-    rows and originals: the row and the line of each problem, by id.
+    rejected: dicts with "split", "row" (counted from 1), "reason", "detail" and "original".
+    rows, originals: problem id -> row number, raw line.
     """
 
     problems: list[Problem]
@@ -60,7 +61,7 @@ class CleanResult:
         return sum(equation.rounded for problem in self.problems for equation in problem.equations)
 
     def reasons(self) -> dict[str, int]:
-        """How many rows were rejected for each reason that occurs, in the order of REASONS."""
+        """Number of rejected rows by reason, for the reasons that occur, in the order of REASONS."""
         found = [row["reason"] for row in self.rejected]
         return {str(reason): found.count(reason) for reason in REASONS if reason in found}
 
@@ -68,11 +69,11 @@ class CleanResult:
 def clean_lines(lines: Iterable[bytes], *, split: str, annotation_style: str) -> CleanResult:
     """Reads the raw lines of a JSON Lines file with GSM8K's two fields, `question` and `answer`.
 
-    A byte order mark and CRLF are accepted. Blank lines at the end count as nothing; one before is a row, rejected as
-    broken_json. Other fields of a row are passed over.
+    A byte order mark and CRLF are accepted. Blank lines at the end are ignored; any other blank line is rejected as
+    broken_json. Other fields of a row are ignored.
 
-    A problem's id is SPLIT-DIGEST, the digest that of its question and answer, so that the same question has the same
-    id wherever it stands and in whichever file; exact repeats within the split go on with -2, -3.
+    A problem's id is SPLIT-DIGEST, with a digest of its question and answer, so that the same question has the same
+    id in any row of any file; exact repeats within the split get the suffix -2, -3, ...
     """
     problems: list[Problem] = []
     rejected: list[dict[str, Any]] = []
@@ -87,7 +88,7 @@ def clean_lines(lines: Iterable[bytes], *, split: str, annotation_style: str) ->
         )
 
     for row, raw in enumerate(lines, start=1):
-        # Concatenated files may each bring a byte order mark.
+        # Each of several concatenated files may start with a byte order mark.
         line = raw.removeprefix(_BOM).rstrip(b"\r\n")
         if not line.strip():
             blanks.append(row)
@@ -117,7 +118,7 @@ def _read_problem(line: bytes, *, split: str, annotation_style: str) -> Problem:
     reasoning = render(solution, annotation_style).strip()
     if not reasoning:
         raise RowError(Reason.EMPTY_FIELD, f"answer: nothing before {FINAL_ANSWER}")
-    # 40 bits: two of GSM8K's 1,319 test questions would share them in one of a million such files.
+    # 40 bits: a collision among GSM8K's 1,319 test questions has a chance of one in a million.
     digest = hashlib.sha256(f"{fields['question']}\0{answer}".encode()).hexdigest()[:10]
     return Problem(f"{split}-{digest}", fields["question"], reasoning, answer, solution.equations)
 
@@ -131,7 +132,7 @@ def _read_fields(line: bytes) -> dict[str, str]:
         row = json.loads(text)
     except RecursionError:
         raise RowError(Reason.BROKEN_JSON, "nested too deep") from None
-    except ValueError as error:  # JSONDecodeError, and a whole number of thousands of digits
+    except ValueError as error:  # JSONDecodeError, or an integer of thousands of digits
         raise RowError(Reason.BROKEN_JSON, str(error)[:200]) from None
     if not isinstance(row, dict):
         raise RowError(Reason.NOT_AN_OBJECT, f"a {type(row).__name__}; a row is an object with {' and '.join(FIELDS)}")
@@ -157,7 +158,7 @@ def _read_field(row: dict[str, Any], name: str) -> str:
 
 
 def reject_leaks(result: CleanResult, leaks: Mapping[str, str], *, split: str) -> CleanResult:
-    """Moves problems (id -> what they leak from, in words) to the rejects, in the order of their rows."""
+    """Moves leaked problems to the rejects, in row order. leaks: problem id -> description of the leak."""
     moved = [
         {
             "split": split,
@@ -177,7 +178,7 @@ def reject_leaks(result: CleanResult, leaks: Mapping[str, str], *, split: str) -
 
 
 def gold_rejects(problems: Sequence[Problem]) -> list[str]:
-    """Ids of the problems whose own solution the scorer would not accept; [] is what the clean stage demands."""
+    """Ids of the problems whose own solution the scorer rejects; the clean stage fails if there are any."""
     return [problem.id for problem in problems if not _is_accepted(problem)]
 
 

@@ -1,7 +1,7 @@
-"""Where every number of a worked problem comes from: the graph that its annotated equations make.
+"""The dependency graph of a worked problem's numbers, read from its annotated equations.
 
-An operand is a leaf (a number that the question gives in digits), an earlier result, or a constant that stays.
-What can't be told for certain is refused.
+An operand is a leaf (a number that the question gives in digits), an earlier result, or a fixed constant.
+A problem with an ambiguous number is refused.
 """
 
 import functools
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from showwork.reading.answers import canonical_number, decimal_string
+from showwork.reading.answers import canonical_number, decimal_string, exact_decimal
 from showwork.reading.arithmetic import find_equations
 from showwork.reading.expressions import decimals_of
 from showwork.reading.quantities import WORDS
@@ -19,22 +19,22 @@ from showwork.records import Problem
 
 
 class Refusal(StrEnum):
-    """Why a problem has no variant: the closed list."""
+    """Reasons why a problem has no variant; a closed list."""
 
     NO_EQUATION = "no_equation"
     ROUNDED_RESULT = "rounded_result"
     ANSWER_IS_NOT_THE_LAST_RESULT = "answer_is_not_the_last_result"
-    UNKNOWN_NUMBER = "unknown_number"  # in the solution, and neither question nor earlier results explain it
-    TWO_ROLES = "two_roles"  # one number that may stand for two things
-    UNUSED_RESULT = "unused_result"  # one that was only compared, or led nowhere
+    UNKNOWN_NUMBER = "unknown_number"  # in the solution, but from neither the question nor an earlier result
+    TWO_ROLES = "two_roles"  # a number that could be two different quantities
+    UNUSED_RESULT = "unused_result"  # a result that no later equation uses
     NO_LEAF = "no_leaf"  # every number is a constant
-    FALSE_EQUATION = "false_equation"  # the text says more than its annotations, and it came out wrong
-    NO_SENSIBLE_NUMBERS = "no_sensible_numbers"  # none was drawn
+    FALSE_EQUATION = "false_equation"  # an equation without annotation is false with the new numbers
+    NO_SENSIBLE_NUMBERS = "no_sensible_numbers"  # none found in MAX_DRAWS draws
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A quantity of the question; low, high and step bound its new values, in units of its last decimal."""
+    """A quantity of the question. Its new values go from low to high by step, in units of its last decimal."""
 
     value: Fraction
     decimals: int
@@ -45,14 +45,14 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Slot:
-    """A number of a text that the graph decides; node numbers the results first, then the leaves."""
+    """A number in a text that a node of the graph fills. Nodes count the results first, then the leaves."""
 
     node: int
     decimals: int
     has_commas: bool
 
     def write(self, value: Fraction) -> str:
-        whole, _, decimals = decimal_string(value).partition(".")
+        whole, _, decimals = exact_decimal(value).partition(".")
         decimals = decimals.ljust(self.decimals, "0")
         return (f"{int(whole):,}" if self.has_commas else whole) + (f".{decimals}" if decimals else "")
 
@@ -61,15 +61,15 @@ Template = tuple[str | Slot, ...]
 
 
 def fill(template: Template, values: Sequence[Fraction]) -> str:
-    """The text with the values of its nodes."""
+    """The template's text with the values of its nodes filled in."""
     return "".join(part if isinstance(part, str) else part.write(values[part.node]) for part in template)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A problem whose numbers are free.
+    """A problem as templates whose numbers can change.
 
-    leaves stand in the order in which the equations use them; stated are the question's other quantities, which stay.
+    leaves: in the order in which the equations use them. stated: the question's other quantities, which don't change.
     """
 
     results: tuple[Fraction, ...]
@@ -82,7 +82,7 @@ class Graph:
 
 @functools.lru_cache(maxsize=65536)
 def read_graph(problem: Problem) -> Graph | Refusal:
-    """Where every number of the problem comes from, or why that can't be told."""
+    """The graph of the problem's numbers, or the reason why there is none."""
     if not problem.equations:
         return Refusal.NO_EQUATION
     if any(equation.rounded for equation in problem.equations):
@@ -115,7 +115,7 @@ _TWO = {"half", "halve", "halved", "twice", "double", "doubled", "both", "twin"}
 
 _HOURS, _DAYS, _WEEKS, _MONTHS = {"hour", "hourly"}, {"day", "daily"}, {"week", "weekly"}, {"month", "monthly"}
 _YEARS, _FEET = {"year", "yearly", "annual", "annually"}, {"foot", "feet", "inch", "inche"}
-# Constants that a solution takes for granted -> the words, without a plural's s, that may bring them along.
+# Constants that a solution may use without the question giving them -> words, in the singular, that imply them.
 _UNIT_WORDS: dict[str, set[str]] = {
     **{"0.25": {"quarter"}, "0.5": {"half"}, "0.75": {"quarter"}, "1.5": {"half"}, "2": {"weekend"}, "3": {"yard"}},
     **{"4": _MONTHS, "5": {"weekday"}, "7": _WEEKS | _DAYS, "12": _YEARS | _MONTHS | _FEET, "16": {"ounce", "pound"}},
@@ -124,13 +124,13 @@ _UNIT_WORDS: dict[str, set[str]] = {
     "100": {"percent", "percentage", "cent", "meter", "penny", "pennie"},
     "1000": {"kilogram", "kg", "kilometer", "km", "liter", "ml", "gram"},
 }
-# The unit after a number, and the most there is of it: a number that does not exceed it never will.
+# Unit after a number -> its maximum: a number up to the maximum gets no new value above it.
 _MOST = {"%": 100, "percent": 100, "minute": 59, "second": 59, "hour": 24, "day": 7, "month": 12, "week": 52}
 
 
 @dataclass(frozen=True)
 class _Written:
-    """A number in a text: canonical, and as it stands there."""
+    """A number in a text: canonical, and as written."""
 
     number: str
     text: str
@@ -147,13 +147,13 @@ def _words(text: str) -> set[str]:
 
 
 def _told(text: str) -> set[str]:
-    """The numbers that a text tells in words; "one" is a pronoun as often as a number."""
+    """The numbers that a text writes as words; not "one", which is as often a pronoun."""
     words = _words(text)
     return {str(WORDS[word]) for word in words & (WORDS.keys() - {"one"})} | ({"2"} if words & _TWO else set())
 
 
 def _is_quantity(text: str, place: _Written) -> bool:
-    """Whether a number stands alone and may vary: no year, 0 or 1, no part of "3/4", "5:30", "2-3", "B2" or "3rd"."""
+    """Whether a number may vary: not a year, 0 or 1, nor part of "3/4", "5:30", "2-3", "B2" or "3rd"."""
     before, after = text[max(0, place.start - 1) : place.start], text[place.end : place.end + 4]
     is_year = _YEAR.fullmatch(place.text) and before != "$"
     is_joined = _JOINED_BEFORE.search(before) or _JOINED_AFTER.match(after)
@@ -164,7 +164,7 @@ def _is_quantity(text: str, place: _Written) -> bool:
 
 
 class _Reader:
-    """free: the question's numbers that may vary. fixed: those that stay, and what follows from them alone."""
+    """_free: the question's numbers that may vary. _fixed: the others, and numbers derived from them alone."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
@@ -176,8 +176,8 @@ class _Reader:
         operands = {w.number for equation in problem.equations for w in _numbers(equation.expression)}
         for place in [w for w in self._free if question[w.end : w.end + 1] == "%"]:
             share = Fraction(place.number)
-            parts = {decimal_string(x) for x in (share / 100, 1 - share / 100, 1 + share / 100, 100 - share)}
-            if parts & operands:  # 0.2 of 20%: the share stays
+            parts = {exact_decimal(x) for x in (share / 100, 1 - share / 100, 1 + share / 100, 100 - share)}
+            if parts & operands:  # the solution writes 20% as 0.2, so it can't vary
                 self._free.remove(place)
                 self._fixed |= parts | {place.number}
         for part, whole in _FRACTION.findall(question):
@@ -230,14 +230,14 @@ class _Reader:
         return self._leaves[place.number][0] if place.number in self._leaves else None
 
     def _is_constant(self, number: str) -> bool:
-        """Whether it is fixed, or may be the constant of a unit that the text speaks of: 7 days a week."""
+        """Whether the number is fixed, or may be the constant of a unit in the text: 7 days a week."""
         return number in self._fixed or not self._words.isdisjoint(_UNIT_WORDS.get(number, ()))
 
     def _solution(self, nodes: Sequence[Sequence[int | None]]) -> Iterator[tuple[_Written, int | None]]:
-        """Every number of the solution with its node: by its place in an equation, elsewhere by its value."""
+        """Every number of the solution with its node: inside an equation by position, elsewhere by value."""
         text = self._problem.reasoning
         if _told(text) & (self._leaves.keys() | self._results.keys()):
-            raise _RefusalError(Refusal.TWO_ROLES)  # "the two of them", who are now five
+            raise _RefusalError(Refusal.TWO_ROLES)  # "the two of them" does not change with the number
         written, placed = _numbers(text), self._in_equations(nodes)
         stated = {w.number for w in self._free} - self._leaves.keys()
         for place in written:
@@ -255,7 +255,7 @@ class _Reader:
             yield place, found[0] if found else None
 
     def _in_equations(self, nodes: Sequence[Sequence[int | None]]) -> dict[_Written, int | None]:
-        """The numbers that stand in the annotated equations as these stand in the text, with their nodes."""
+        """The text's numbers inside the annotated equations, with their nodes."""
         text = self._problem.reasoning
         spans = [
             (found.start, [w for w in _numbers(text) if found.start <= w.start and w.end <= found.end])
@@ -274,7 +274,7 @@ class _Reader:
 
 
 def _leaf(question: str, place: _Written) -> Leaf:
-    """New values have as many digits as the old one, are at least half and at most twice of it, and as round."""
+    """A leaf whose new values are as long and as round as the old one, and from half to twice of it."""
     decimals = decimals_of(place.text)
     units = int(Fraction(place.number) * 10**decimals)
     digits = len(str(units))
@@ -289,7 +289,7 @@ def _leaf(question: str, place: _Written) -> Leaf:
 
 
 def _template(text: str, places: Iterable[tuple[_Written, int | None]], *, commas: bool = True) -> Template:
-    """The text with a slot for each number that has a node; one that grows past 999 gets its comma."""
+    """The text with a slot for each number that has a node; a value above 999 gets a thousands comma."""
     parts: list[str | Slot] = []
     position = 0
     for place, node in places:

@@ -1,4 +1,4 @@
-"""Keeping train, validation and test apart."""
+"""Detects leaks between train and test, and splits off the validation rows."""
 
 import hashlib
 import re
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from showwork.errors import UserError
 from showwork.records import Problem
 
-NEAR_WORDS = 8  # words of a gram
-NEAR_SHARE = 0.5  # of the test question's grams
+NEAR_WORDS = 8  # words of an n-gram
+NEAR_SHARE = 0.5  # of the test question's n-grams
 
 _COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3})")
 _WORD = re.compile(r"[0-9]+(?:\.[0-9]+)?|[^\W\d_]+|\d+")
@@ -24,7 +24,7 @@ _NUMBER_WORDS = {
 
 @dataclass(frozen=True)
 class Leaks:
-    """Ids of train questions that stand in test, each with the id of the test question.
+    """Train questions that are also in test: train id -> test id.
 
     exact: the same after `normalise`.
     near: at least NEAR_SHARE of the test question's word 8-grams, and the same numbers.
@@ -34,13 +34,13 @@ class Leaks:
     near: dict[str, str]
 
     def details(self) -> dict[str, str]:
-        """Train id -> what it leaks from, in words."""
+        """Train id -> description of the leak."""
         exact = {train: f"the same question as {test}" for train, test in self.exact.items()}
         return exact | {train: f"nearly the same question as {test}" for train, test in self.near.items()}
 
 
 def normalise(question: str) -> str:
-    """The words and numbers alone, in lower case, with single spaces: "He pays $1,080.50!" is "he pays 1080.50"."""
+    """Only words and numbers, in lower case and single-spaced: "He pays $1,080.50!" becomes "he pays 1080.50"."""
     return " ".join(_words(question))
 
 
@@ -51,11 +51,11 @@ def _words(question: str) -> list[str]:
 
 
 def find_leaks(train: Sequence[Problem], test: Sequence[Problem]) -> Leaks:
-    """Train questions that are test questions, or nearly.
+    """Train questions that equal or nearly equal a test question.
 
-    Numbers are words here, and a near one has the same numbers as the test question (each as often, in any order): with
-    other numbers it is another problem, as two rows from one template are. Questions of fewer than 8 words are compared
-    as a whole only. Linear in the words of both.
+    Numbers count as words. A near match has the same numbers as the test question (each as often, in any order): with
+    other numbers it is another problem, like two rows from one template. Questions of fewer than 8 words match only
+    exactly. Linear in the words of both.
     """
     whole: dict[str, str] = {}
     grams: dict[str, list[int]] = defaultdict(list)
@@ -94,14 +94,14 @@ def _numbers(words: list[str]) -> Counter[str]:
 
 
 def split_validation(train: Sequence[Problem], *, rows: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """(train, val): val has that many rows, those whose hash of (seed, id) is least; both keep their order.
+    """(train, val): val gets the `rows` problems with the smallest hash of (seed, id); both keep their order.
 
-    A row's place hangs on its id alone, so a row more or less elsewhere moves at most one other. Raises UserError where
-    nothing would be left to train on.
+    The hash depends on the id alone, so adding or removing a row moves at most one other. Raises UserError if no
+    train row would be left.
     """
     if not 0 <= rows < len(train):
         raise UserError(
-            f"params.yaml: a validation set of {rows} rows from {len(train)} clean train rows; ask for fewer"
+            f"params.yaml: clean.validation_rows takes {rows} rows from {len(train)} clean train rows; set it lower"
         )
     ranked = sorted(train, key=lambda problem: hashlib.sha256(f"{seed}:{problem.id}".encode()).digest())
     chosen = {problem.id for problem in ranked[:rows]}

@@ -1,7 +1,7 @@
-"""Ways to write the same solution down, of different worth: a warm start's decide what RL can choose from.
+"""Solution styles, some better than others: a warm start's styles decide what RL can choose from.
 
-Text that people wrote holds all of them, and so does a published model's pre-training; a model from scratch knows
-only those that it was shown.
+Human text contains all of them, and so does a published model's pre-training data; a model from scratch knows only
+the styles that it was trained on.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from showwork.records import Equation, Problem
 
 
 def equations(problem: Problem) -> str:
-    """The row's own solution, each step an equation that can be checked."""
+    """The row's own solution: each step is an equation that can be checked."""
     return problem.reasoning
 
 
 def words(problem: Problem) -> str:
-    """The same steps in words: as good a way to the answer, but nothing in it can be checked by rule."""
+    """The same steps in words: just as valid, but no rule can check them."""
     lines = []
     for equation in problem.equations:
         spoken = equation.expression[0] + "".join(SPOKEN.get(c, c) for c in equation.expression[1:])
@@ -30,33 +30,35 @@ def words(problem: Problem) -> str:
 
 
 def at_once(problem: Problem) -> str:
-    """All steps in one equation: true, and with several steps more than a small model can work out in its head."""
+    """All steps in one equation: true, but too hard for a small model to compute where there are several steps."""
     return _in_one_step(problem).reasoning
 
 
 def dual(problem: Problem) -> str:
-    """The four sections, worked out step by step."""
+    """The four-section monologue, step by step."""
     return write_monologue(problem)
 
 
 def dual_at_once(problem: Problem) -> str:
-    """The four sections around one equation for all steps."""
+    """The four-section monologue with one equation for all steps."""
     return write_monologue(_in_one_step(problem))
 
 
 def _in_one_step(problem: Problem) -> Problem:
-    """The problem with one equation: each operand that is an earlier result is replaced by how that came about.
+    """The problem with one equation: each operand that is an earlier result is replaced by its expression.
 
-    A step that the last one does not stand on is left out. Where the result is not the same (one was rounded), the
-    problem as it is.
+    Steps that the last one does not use are left out. Returns the problem unchanged if the result differs, as with
+    a rounded step.
     """
-    *earlier, last = problem.equations or (None,)
-    whole = last.expression if earlier else ""
+    if len(problem.equations) < 2:
+        return problem
+    *earlier, last = problem.equations
+    whole = last.expression
     for step in reversed(earlier):
         operand = rf"(?<![0-9.]){re.escape(step.value)}(?![0-9.])"
         whole = re.sub(operand, lambda _, step=step: f"({step.expression})", whole, count=1)
     try:
-        is_same = bool(earlier) and decimal_string(evaluate(whole)) == last.value
+        is_same = decimal_string(evaluate(whole)) == last.value
     except BadExpression:
         is_same = False
     if not is_same:
@@ -71,12 +73,12 @@ STYLES: dict[str, Callable[[Problem], str]] = {
 
 
 def render(problem: Problem, style: str) -> str:
-    """The whole completion."""
+    """The problem's completion in a style."""
     return render_completion(STYLES[style](problem), problem.answer)
 
 
 def assign(problems: Sequence[Problem], shares: Mapping[str, float], *, seed: int) -> list[str]:
-    """A style for each problem, drawn by the shares, whatever their sum; the seed and its own id decide."""
+    """A style for each problem, drawn by a hash of the seed and its id; shares need not sum to 1."""
     names, total = list(shares), sum(shares.values())
     bounds = [sum(list(shares.values())[: i + 1]) / total for i in range(len(names))]
     chosen = []

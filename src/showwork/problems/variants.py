@@ -1,7 +1,7 @@
-"""Variants: a problem with other numbers, its equations and its answer computed again.
+"""Variants: a problem with other numbers, its equations and its answer recomputed.
 
-New leaves are drawn, every result follows in order, and the new numbers are written where the old ones stood. Numbers
-that stop making sense are drawn again. So a variant is as good as the row that it comes from.
+New leaves are drawn, the results are computed in order, and the new numbers replace the old ones in the text. Numbers
+that make no sense are drawn again, so a variant is as sound as its row.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from itertools import pairwise
 from showwork.problems.cleaning import gold_rejects
 from showwork.problems.graphs import Graph, Refusal, fill, read_graph
 from showwork.problems.splits import normalise
-from showwork.reading.answers import decimal_string
+from showwork.reading.answers import exact_decimal
 from showwork.reading.arithmetic import find_equations
 from showwork.reading.expressions import BadExpression, decimals_of, evaluate
 from showwork.records import Equation, Problem
 
 __all__ = ["Refusal", "make_variant", "plan_mark", "question_mark"]
 
-MAX_DRAWS = 200  # before a problem's numbers count as bound to their values
+MAX_DRAWS = 200  # before the problem is refused: NO_SENSIBLE_NUMBERS
 
 _COMMUTES = re.compile(r"([0-9.]+)([+*])([0-9.]+)")
 
@@ -30,9 +30,9 @@ _COMMUTES = re.compile(r"([0-9.]+)([+*])([0-9.]+)")
 def make_variant(
     problem: Problem, *, seed: int, number: int, taken: Collection[str] = frozenset()
 ) -> Problem | Refusal:
-    """The problem with other numbers, or why there is none; (seed, problem.id, number) decides the draw.
+    """The problem with other numbers, or the reason why there is none; (seed, problem.id, number) seeds the draw.
 
-    Neither its question_mark nor its plan_mark stands in taken. Its id is the problem's with "~number" behind.
+    Neither its question_mark nor its plan_mark is in taken. Its id is the problem's id and "~number".
     """
     graph = read_graph(problem)
     if isinstance(graph, Refusal):
@@ -61,7 +61,7 @@ def question_mark(problem: Problem) -> str:
 
 
 def plan_mark(problem: Problem) -> str:
-    """A hash of what is calculated, whatever the words: the equations in order, operands of + and * in either order."""
+    """A hash of the equations in order, whatever the words; the operands of + and * may be swapped."""
     sides = []
     for equation in problem.equations:
         match = _COMMUTES.fullmatch(equation.expression)
@@ -74,10 +74,10 @@ def _hash(text: str) -> str:
 
 
 def _compute(graph: Graph, leaves: Sequence[Fraction]) -> list[Fraction] | None:
-    """The results in order, or None where one stops making sense.
+    """The results in order, or None if one makes no sense.
 
-    What was whole stays whole, what was positive stays positive, one stays one and many stay many; no result has more
-    decimals than before, nor more digits, though two are always allowed.
+    A new result compares to 0 and to 1 as the old one does, and has no more decimals and no more digits, though two
+    digits are always allowed.
     """
     values = [*graph.results, *leaves]
     for index, (template, old) in enumerate(zip(graph.expressions, graph.results, strict=True)):
@@ -85,7 +85,7 @@ def _compute(graph: Graph, leaves: Sequence[Fraction]) -> list[Fraction] | None:
             new = evaluate(fill(template, values))
         except BadExpression:
             return None
-        is_as_whole = (new * 10 ** decimals_of(decimal_string(old))).denominator == 1
+        is_as_whole = (new * 10 ** decimals_of(exact_decimal(old))).denominator == 1
         is_as_many = all((new > bound) == (old > bound) and (new < bound) == (old < bound) for bound in (0, 1))
         if not is_as_whole or not is_as_many or abs(new) >= 10 ** max(2, len(str(abs(int(old))))):
             return None
@@ -94,14 +94,14 @@ def _compute(graph: Graph, leaves: Sequence[Fraction]) -> list[Fraction] | None:
 
 
 def _is_in_order(graph: Graph, leaves: Sequence[Fraction]) -> bool:
-    """Whether the question's numbers keep their order: a part stays less than its whole, though nothing subtracts."""
+    """Whether the question's numbers keep their order, so that a part stays less than its whole."""
     pairs = [*zip((leaf.value for leaf in graph.leaves), leaves, strict=True), *((x, x) for x in set(graph.stated))]
     return all(first[1] < second[1] for first, second in pairwise(sorted(pairs)))
 
 
 def _write(problem: Problem, graph: Graph, values: Sequence[Fraction], number: int) -> Problem:
     equations = tuple(
-        Equation(fill(template, values), decimal_string(result))
+        Equation(fill(template, values), exact_decimal(result))
         for template, result in zip(graph.expressions, values, strict=False)
     )
     return replace(

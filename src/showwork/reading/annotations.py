@@ -1,10 +1,10 @@
-"""GSM8K's calculator annotations, `<<expression=value>>`: read, checked, and turned into text.
+"""Reads, checks and renders GSM8K's calculator annotations, `<<expression=value>>`.
 
 `parse_solution` splits a solution into text and annotations; `render` writes it in one of STYLES:
 
     readable     48/2 = <<48/2=24>>24 clips  ->  48/2 = 24 clips     (the expression is written once, the value once)
     parenthesis  48/2 = <<48/2=24>>24 clips  ->  48/2 = (48/2=24)24 clips
-    drop         48/2 = <<48/2=24>>24 clips  ->  48/2 = 24 clips     (whatever stands around the annotation)
+    drop         48/2 = <<48/2=24>>24 clips  ->  48/2 = 24 clips     (the annotation is removed)
 """
 
 import re
@@ -31,7 +31,7 @@ _CANONICAL = str.maketrans({**OPERATORS, "x": "*", "X": "*", " ": None, ",": Non
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotation as the author wrote it, and the equation that it states."""
+    """One annotation as the author wrote it, and its equation."""
 
     expression: str
     value: str
@@ -59,7 +59,7 @@ def parse_solution(text: str) -> Solution:
     """Reads the annotations of a solution and checks each with exact arithmetic.
 
     A value less than one unit of its last decimal away from the exact result is rounded: 10/3 = 3.33, 7/2 = 3 buses.
-    Raises RowError where a marker has no partner, or an annotation can't be evaluated or is false.
+    Raises RowError if a marker has no partner, or an annotation can't be evaluated or is false.
     """
     texts, annotations, position = [], [], 0
     start = None
@@ -88,13 +88,13 @@ def _read_annotation(inside: str) -> Annotation:
     value = canonical_number(written)
     if not equals or value is None:
         raise RowError(Reason.ANNOTATION_DOES_NOT_COMPUTE, f"<<{inside[:80]}>> is not expression=number")
-    expression = expression.replace("//", "/")  # two rows of GSM8K; where it doesn't divide, the value is a rounding
+    expression = expression.replace("//", "/")  # two rows of GSM8K; a quotient that is not whole counts as rounded
     try:
         exact = evaluate(expression)
     except BadExpression as error:
         raise RowError(Reason.ANNOTATION_DOES_NOT_COMPUTE, f"<<{inside[:80]}>>: {error}") from None
     equation = Equation(_canonical(expression), value)
-    # "20%" may stand for 20 or for 0.2.
+    # "20%" may mean 20 or 0.2.
     if exact == (Fraction(value) if "." in value else int(value)) or (
         "%" in written and exact * 100 == Fraction(value)
     ):
@@ -145,11 +145,11 @@ _OPERATOR = re.compile(
     re.IGNORECASE,
 )
 _NEAR = 60
-_WINDOW = 200  # characters before an annotation in which its expression may stand
+_WINDOW = 200  # characters before an annotation that are searched for its expression
 
 
 def _join(before: str, annotation: Annotation, following: str) -> str:
-    """The text up to an annotation, then its expression unless it stands there already, then the value, once."""
+    """The text before an annotation, its expression unless the text has it, and the value once."""
     shown = _VALUE.match(following)
     if shown and (not shown[0][0].isspace() or canonical_number(shown[0]) == annotation.equation.value):
         following = following.lstrip()
@@ -169,7 +169,7 @@ def _join(before: str, annotation: Annotation, following: str) -> str:
 
 
 def _is_written(head: str, annotation: Annotation) -> bool:
-    """Whether nothing is to be inserted: no calculation, or one that the text before already writes or tells."""
+    """Whether no expression is to be inserted: there is no calculation, or head has it in signs or in words."""
     if not head.strip():
         return not annotation.is_calculation
     if not annotation.is_calculation or head[-1] in OPERATORS:
@@ -188,7 +188,7 @@ def _is_written(head: str, annotation: Annotation) -> bool:
         return False
     spans = [places[number] for number in needed]
     start, end = min(start for start, _ in spans), max(end for _, end in spans)
-    # 4 times 4 equals: one number, twice
+    # "4 times 4 equals" uses one number twice
     return _has_operator(sentence, start if len(spans) > 1 else 0, end)
 
 

@@ -1,4 +1,4 @@
-"""The one extractor of answers: cleaning, rewards and evaluation all read a completion through this file.
+"""Answer extraction, shared by cleaning, rewards and evaluation.
 
 Numbers are compared as canonical decimal strings: "$1,080.00", "1,080" and "1080" are all "1080".
 """
@@ -19,7 +19,7 @@ MAX_ANSWER_LENGTH = 200  # characters between the answer tags
 
 
 class Reason(StrEnum):
-    """Why a row was rejected: the closed list."""
+    """Reasons for rejecting a row; a closed list."""
 
     BROKEN_JSON = "broken_json"
     NOT_UTF8 = "not_utf8"
@@ -39,7 +39,7 @@ class Reason(StrEnum):
 
 
 class RowError(ValueError):
-    """A row that can't be used: a reason from the closed list, and the detail for a person."""
+    """A row that can't be used, with its Reason and a detail for the reader."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -56,17 +56,17 @@ _NUMBER = re.compile(
     rf"\s?[%{CURRENCIES}]?"
 )
 _MIXED = rf"[0-9]{{1,9}} [1-9][0-9]{{0,2}}/[0-9]{{1,3}}(?![0-9.,/])|[0-9]{{1,9}} ?[{_VULGAR}]"
-# A sign counts unless it joins a word or a number to the digits, as in "B-2" or "12-13", or stands apart, as a dash.
+# A sign counts unless it joins the digits to a word or a number ("B-2", "12-13"), or is a dash apart from them.
 _CHUNK = re.compile(
     rf"(?:(?<![^\W_])[-−–])?[{CURRENCIES}]?\s?(?:(?<![^\W_])[-−–])?(?:{_MIXED}|[{_VULGAR}]|\.?[0-9][0-9.,/]*)"
 )
 
 
 def canonical_number(text: str) -> str | None:
-    """The exact decimal that a text writes, such as "1080", "-3" or "0.5"; None where it isn't one number.
+    """The exact decimal of a text, such as "1080", "-3" or "0.5"; None unless it is one number.
 
-    A percent sign is dropped, not divided by: "50%" is "50". A fraction counts where its decimals end: "1/2" is "0.5",
-    "1/3" is None. Thousands commas must stand in their places; no exponents; at most 30 digits.
+    A percent sign is dropped: "50%" is "50". A fraction needs a finite decimal: "1/2" is "0.5", "1/3" is None.
+    Commas must separate thousands; no exponents; at most 30 digits.
     """
     text = text.strip()
     if _PLAIN.fullmatch(text):
@@ -89,7 +89,7 @@ def canonical_number(text: str) -> str | None:
 
 
 def decimal_string(value: Fraction) -> str | None:
-    """The canonical decimal of an exact value; None where its decimals don't end within 30 digits."""
+    """The canonical decimal of an exact value; None if it has no finite decimal within 30 digits."""
     decimals = 0
     while value.denominator != 1 and 10**decimals % value.denominator and decimals < MAX_DIGITS:
         decimals += 1
@@ -100,12 +100,20 @@ def decimal_string(value: Fraction) -> str | None:
     return f"-{text}" if value < 0 else text
 
 
-def extract_answer(completion: str) -> str | None:
-    """The canonical number in the completion's one answer block; None where there is not exactly one.
+def exact_decimal(value: Fraction) -> str:
+    """decimal_string, raising ValueError for a number that has none."""
+    text = decimal_string(value)
+    if text is None:
+        raise ValueError(f"{value} is no finite decimal")
+    return text
 
-    Each of the answer tags stands once, in order, and after the end of the reasoning, if there is any: what follows an
-    open <reasoning> is no answer. Inside stands one number; currency, percent, units and words around it are passed
-    over ("72 clips" is 72, "12 or 13" is None). Linear in the completion.
+
+def extract_answer(completion: str) -> str | None:
+    """The canonical number in the completion's answer block; None unless there is exactly one.
+
+    Each answer tag must occur once, in order, and not inside an open <reasoning>. The block must hold one number;
+    currency, percent, units and words around it are ignored ("72 clips" is 72, "12 or 13" is None). Linear in the
+    completion.
     """
     if completion.count(ANSWER_OPEN) != 1 or completion.count(ANSWER_CLOSE) != 1:
         return None
@@ -129,7 +137,7 @@ def extract_answer(completion: str) -> str | None:
 def matches_format(completion: str) -> bool:
     """Whether the whole text is <reasoning>…</reasoning><answer>…</answer>, both non-empty, each tag once.
 
-    Whitespace may stand between the two blocks and at the end, and nothing else.
+    Only whitespace may be between the two blocks and at the end.
     """
     if any(completion.count(tag) != 1 for tag in TAGS) or not completion.startswith(REASONING_OPEN):
         return False
@@ -141,18 +149,22 @@ def matches_format(completion: str) -> bool:
 
 
 def is_correct(completion: str, gold: str) -> bool:
-    """Whether the completion's answer is exactly the gold number. Raises ValueError where gold is no number."""
-    return extract_answer(completion) == _gold(gold)
+    """Whether the completion's answer is exactly the gold number. Raises ValueError if gold is not a number."""
+    return equals_gold(extract_answer(completion), gold)
 
 
-def is_within(completion: str, gold: str, fraction: float) -> bool:
+def equals_gold(answer: str | None, gold: str) -> bool:
+    """Whether a canonical number (None: no answer) is the gold number. Raises ValueError if gold is not a number."""
+    return answer == _gold(gold)
+
+
+def is_near(answer: str | None, gold: str, fraction: float) -> bool:
     """Whether the answer is off by at most this fraction of the gold number; only 0 is near a gold 0.
 
-    Raises ValueError where gold is no number.
+    Raises ValueError if gold is not a number.
     """
     target = Fraction(_gold(gold))
-    answer = extract_answer(completion)
-    # repr: 0.1 is to mean one tenth, not the binary number beside it.
+    # repr, so that 0.1 is exactly one tenth and not the nearest binary number.
     return answer is not None and abs(Fraction(answer) - target) <= Fraction(repr(fraction)) * abs(target)
 
 
@@ -164,7 +176,7 @@ def _gold(gold: str) -> str:
 
 
 def gold_answer(answer: str) -> str:
-    """The canonical number after the one `####` of a solution. Raises RowError."""
+    """The canonical number after the one `####` of a solution. Raises RowError unless there is exactly one."""
     marks = answer.count(FINAL_ANSWER)
     if marks != 1:
         reason = Reason.SEVERAL_FINAL_ANSWERS if marks else Reason.NO_FINAL_ANSWER
@@ -177,5 +189,5 @@ def gold_answer(answer: str) -> str:
 
 
 def render_completion(reasoning: str, answer: str) -> str:
-    """The completion that a model is taught to write."""
+    """The target completion: reasoning and answer in their tags."""
     return f"{REASONING_OPEN}\n{reasoning}\n{REASONING_CLOSE}\n{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"

@@ -1,6 +1,6 @@
-"""The equations that stand in free text; the evaluator comes along, so that one import serves both.
+"""Finds the equations of free text; re-exports the evaluator.
 
-Reading is one pass over the tokens and each side of an equation is bounded in length: the time is linear on any text.
+One pass over the tokens, with each side of an equation bounded in length, so the time is linear on any text.
 """
 
 import re
@@ -46,9 +46,9 @@ _TEXT_TOKEN = re.compile(
     r"|(?P<newline>\n)"
     r"|(?P<other>\S)"
 )
-# A number after one of these belongs to a calculation that is told in words, which is not followed; so does one after
-# "of" that follows a number or a share: "3 of 40", "half of 40", but not "a total of 40".
-_TOLD = frozenset(
+# A number after one of these belongs to a calculation in words, which is not parsed; so does one after "of" if a
+# number or a share precedes it: "3 of 40", "half of 40", but not "a total of 40".
+_IN_WORDS = frozenset(
     ["times", "plus", "minus", "by", "than", "less", "more", "twice", "double", "triple", "half", "over", "x"]
 )
 _SHARES = frozenset("half third thirds quarter quarters fourth fourths fifth fifths tenth tenths percent".split())  # noqa: SIM905
@@ -56,12 +56,12 @@ _BREAKS = frozenset(',;:?!|"“”<>')
 
 
 def find_equations(text: str) -> list[FoundEquation]:
-    """Every `expression = value` of a text, in order; at least one operator stands on the left.
+    """Every `expression = value` of a text, in order, with at least one operator on the left.
 
     Units may follow the numbers ("5 apples + 3 apples = 8 apples", "$5/pound * 2 pounds = $10"). In a chain
-    a + b = c = d the expression is a + b both times. An equation with a variable, or told in words, is passed over.
+    a + b = c = d the expression is a + b both times. An equation with a variable, or in words, is skipped.
     It holds if both sides are exactly equal, or if the value has decimals and is the exact result rounded to them;
-    "20%" on the right may stand for 20 or for 0.2.
+    "20%" on the right may mean 20 or 0.2.
     """
     if "=" not in text:
         return []
@@ -78,17 +78,17 @@ _Token = tuple[str, str, int, int]  # kind, text, start, end
 
 @dataclass
 class _Reader:
-    """The side of an equation that is being read, and the last side before it that has an operator (the anchor).
+    """Parser state: the side of an equation being read, and the last earlier side with an operator (the anchor).
 
-    is_lost: what is being read can't be a whole expression, so everything is passed over up to the next fresh start.
-    is_told: a number that comes next continues a calculation in words.
+    is_lost: the side can't be a whole expression; tokens are skipped up to the next restart.
+    is_in_words: the next number continues a calculation in words.
     """
 
     found: list[FoundEquation]
     side: list[_Token] = field(default_factory=list)
     anchor: tuple[str, int, Fraction | None] | None = None
     is_lost: bool = False
-    is_told: bool = False
+    is_in_words: bool = False
 
     def read(self, before: _Token, token: _Token, after: _Token) -> None:
         kind, text, _, _ = token
@@ -131,13 +131,13 @@ class _Reader:
         if self.ends_in_operand():
             self.restart()
         if not self.side and before[0] == "word":
-            self.is_lost = self.is_told
+            self.is_lost = self.is_in_words
         self.push("number", token)
 
     def read_word(self, before: _Token, token: _Token, after: _Token) -> None:
         text = token[1]
         is_after_share = before[0] in ("number", "other") or before[1].lower() in _SHARES
-        self.is_told = text.lower() in _TOLD or (text == "of" and is_after_share)
+        self.is_in_words = text.lower() in _IN_WORDS or (text == "of" and is_after_share)
         if self.ends_in_operand():
             is_joined = before[3] == self.side[-1][3]
             is_times = text in ("x", "X") and (after[0] in ("number", "currency") or after[1] == "(")
@@ -165,7 +165,7 @@ class _Reader:
             if is_sign:
                 self.push("operator", token)
             elif self.anchor and text == self.side[-1][1] == "*" and after[0] != "number":
-                self.restart()  # the end of something in bold: **5 + 3 = 8**
+                self.restart()  # the end of bold text: **5 + 3 = 8**
             else:
                 self.lose()
         elif is_sign and (before[3] < start or before[0] == "newline" or before[1] in ("=", "(")):

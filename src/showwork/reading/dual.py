@@ -1,14 +1,14 @@
-"""The dual stream: a monologue of four sections inside the reasoning, and the answer beside it.
+"""The dual stream: a monologue of four sections inside the reasoning block, and the answer.
 
     Plan: multiply, then add                     the operations in order
     Reasoning: The muffins cost 7*6 = $42.       the row's own steps
     With the drink he pays 42+4 = $46.
     Evidence:
-    CALC: 7*6 = 42                               a line an equation
+    CALC: 7*6 = 42                               one line per equation
     CALC: 42+4 = 46
     Sanity_check: 46-4 = 42                      the last step undone, or a bound where it can't be undone exactly
 
-All of it comes from the row's equation graph, so that no two problems share a sentence that says nothing.
+All sections come from the row's own equations, so that problems share no boilerplate.
 """
 
 import re
@@ -33,7 +33,7 @@ _PRODUCT_WITH_UNKNOWN = re.compile(r"(?<![\w.)/*])([0-9][0-9.]*)\s?\*?\s?[A-Za-z
 
 @dataclass(frozen=True)
 class Calculation:
-    """One CALC line. value is a canonical decimal, None where the line states no number; holds: it is true."""
+    """One CALC line. value: a canonical decimal, None if the line has no number; holds: whether it is true."""
 
     expression: str
     value: str | None
@@ -63,10 +63,10 @@ def operations(expression: str) -> list[str]:
 
 
 def calculations(problem: Problem) -> list[Calculation]:
-    """The row's equations that calculate something, ending, where the row tells how, in its answer.
+    """The row's equations that have an operator; the last one results in the answer if the row shows how.
 
-    An equation that the author left without an annotation is read from the text. One that the author rounded is put
-    right by what was rounded off: 7/2 = 3 becomes 7/2-0.5 = 3.
+    Equations without an annotation are read from the text. A rounded equation gets its rounding error as a term:
+    7/2 = 3 becomes 7/2-0.5 = 3.
     """
     lines = [_exact(e.expression, e.value) for e in problem.equations if operations(e.expression)]
     if not lines or lines[-1][1] != problem.answer or problem.reasoning.count("=") > len(lines):
@@ -88,7 +88,7 @@ def _written(reasoning: str) -> list[tuple[str, str]]:
 
 
 def _unwritten(problem: Problem, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A last step that authors leave out: a share as a percentage, and the division that solves 3x = 93."""
+    """A last step that authors leave out: a share as a percentage, or the division that solves 3x = 93."""
     if lines and _is_true(f"{lines[-1][1]}*100", problem.answer):
         return [(f"{lines[-1][1]}*100", problem.answer)]
     for match in reversed(list(_PRODUCT_WITH_UNKNOWN.finditer(problem.reasoning))):
@@ -119,9 +119,9 @@ def _is_true(expression: str, value: str | None, written: str | None = None) -> 
 
 
 def write_monologue(problem: Problem) -> str:
-    """The reasoning text of a problem in four sections; parse_monologue reads it back whatever the row holds."""
+    """The reasoning text of a problem in four sections; parse_monologue reads back every one."""
     lines = calculations(problem)
-    # A space keeps a line of the row's own that starts like a heading from being one.
+    # A space in front, so that a line of the row that starts like a heading is not parsed as one.
     reasoning = _HEADING.sub(lambda heading: f" {heading[0]}", problem.reasoning)
     evidence = "".join(f"\n{CALC} {line.expression} = {line.value}" for line in lines) or " none"
     sections = (f" {_plan(lines)}", f" {reasoning}", evidence, f" {_check(problem, lines)}")
@@ -129,13 +129,13 @@ def write_monologue(problem: Problem) -> str:
 
 
 def _plan(lines: Iterable[Calculation]) -> str:
-    """The verbs of each line, in order. Naming the numbers too would take 7 tokens a step of a small vocabulary."""
+    """The verbs of each line, in order. Numbers too would take 7 tokens per step of a small vocabulary."""
     steps = [" and ".join(dict.fromkeys(VERBS[sign] for sign in operations(line.expression))) for line in lines]
     return ", then ".join(steps) or "none"
 
 
 def _check(problem: Problem, lines: list[Calculation]) -> str:
-    """The last step undone; a bound where that can't be written exactly, or the last step isn't the answer."""
+    """The last step undone; a bound if that can't be written exactly, or the last step isn't the answer."""
     if lines and lines[-1].value == problem.answer and (undone := invert(lines[-1].expression, problem.answer)):
         return undone
     numbers = [number for line in reversed(lines) for number in operands(line.expression)]
@@ -148,7 +148,7 @@ def _check(problem: Problem, lines: list[Calculation]) -> str:
 def invert(expression: str, value: str) -> str | None:
     """The equation that undoes expression = value: 16/2 = 8 for 8*2 = 16, 70-5*2 = 20*3 for 20*3+5*2 = 70.
 
-    None where none is exact: a rounded value, a product with 0, or an expression without an operator.
+    None if no exact one exists: a rounded value, a product with 0, or an expression without an operator.
     """
     for signs in ("+-", "*/"):
         first, *rest = _split(expression, signs)
@@ -164,7 +164,7 @@ def invert(expression: str, value: str) -> str | None:
 
 
 def _split(expression: str, signs: str) -> list[str]:
-    """The operands that these signs join outside parentheses, all but the first with their sign."""
+    """The operands that these signs join outside parentheses; each but the first keeps its sign."""
     parts, depth = [""], 0
     for before, sign in zip(" " + expression, expression, strict=False):
         depth += (sign == "(") - (sign == ")")
@@ -192,7 +192,7 @@ def parse_monologue(completion: str) -> Monologue | None:
 
 
 def read_calculations(text: str) -> list[Calculation]:
-    """The lines of a text that start with CALC:, each judged by the bounded parser, within the line's own words."""
+    """The lines of a text that start with CALC:, each checked by the bounded parser to the decimals written."""
     read = []
     for line in text.split("\n"):
         if (line := line.strip()).startswith(CALC):

@@ -1,6 +1,6 @@
 """A bounded, exact evaluator of arithmetic expressions.
 
-Text from a model comes through here, so nothing is handed to `eval` or to a symbolic package: a small
+The input is untrusted text from a model, so neither `eval` nor a symbolic package is used: a small
 operator-precedence parser works on exact fractions, within limits on length, depth, digits and magnitude,
 in time linear in the text.
 """
@@ -11,7 +11,7 @@ from math import floor
 
 MAX_LENGTH = 200  # characters of an expression
 MAX_DEPTH = 20
-# The operators as a person says them.
+# Operators as spoken words.
 SPOKEN = {"+": " plus ", "-": " minus ", "*": " times ", "/": " divided by "}
 MAX_DIGITS = 30
 MAX_MAGNITUDE = 10**30
@@ -52,7 +52,7 @@ def evaluate(expression: str) -> Fraction:
 
 
 def _calculate(tokens: list[str]) -> Fraction:
-    """Dijkstra's two stacks; values are (numerator, denominator) pairs, since Fraction reduces at every step."""
+    """The shunting-yard algorithm; values are (numerator, denominator), since Fraction reduces at every step."""
     values: list[tuple[int, int]] = []
     waiting: list[str] = []
     depth = 0
@@ -101,7 +101,7 @@ def _calculate(tokens: list[str]) -> Fraction:
 
 
 def _number(token: str) -> tuple[int, int]:
-    token = token.removesuffix(".") or token  # that of a sentence: "6.5."
+    token = token.removesuffix(".") or token  # the full stop of a sentence: "6.5."
     if not (token[0] in "0123456789." or token in VULGAR_FRACTIONS):
         raise BadExpression(f"a number is missing before {token!r}")
     if len(token) > MAX_DIGITS + MAX_DIGITS // 3:

@@ -1,7 +1,7 @@
-"""The numbers of a question, and those of an expression: what a step may be made of.
+"""The numbers of a question and of an expression, to check where a step's numbers come from.
 
-A question writes numbers in figures and in words ("three-fifths", "a dozen"), and takes for granted how many minutes
-an hour has. A step that uses a number from nowhere else has made it up.
+A question writes numbers in figures and in words ("three-fifths", "a dozen"), and relies on common knowledge such as
+the minutes in an hour. A step that uses any other number has made it up.
 """
 
 import re
@@ -20,8 +20,8 @@ WORDS = {
     **{"fourth": 4, "quadruple": 4, "fifth": 5, "nickel": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9},
     **{"tenth": 10, "dime": 10, "decade": 10, "dozen": 12, "score": 20, "century": 100},
 }
-# What a question need not say: halves and wholes, coins and percents, and the parts of times and measures. Together
-# with the question's own numbers they explain 96% of the steps of GSM8K's solutions.
+# Common knowledge: halves and wholes, coins and percents, and the units of times and measures. Together with the
+# question's own numbers they explain 96% of the steps of GSM8K's solutions.
 KNOWN = frozenset("0 0.01 0.05 0.1 0.25 0.5 1 2 3 4 7 10 12 16 24 30 36 52 60 100 365 1000 3600".split())  # noqa: SIM905
 
 _NUMBER = re.compile(NUMBER)
@@ -29,7 +29,7 @@ _SPOKEN = re.compile(rf"(?P<number>{NUMBER})(?P<percent>\s?(?:%|percent))?|(?P<w
 
 
 def operands(expression: str) -> list[str]:
-    """The numbers of an expression in order, as canonical decimals and without their signs; "1/2" has 1 and 2."""
+    """The numbers of an expression in order, as canonical decimals without signs; "1/2" has 1 and 2."""
     return [number for text in _NUMBER.findall(expression) if (number := canonical_number(text)) is not None]
 
 
@@ -37,7 +37,7 @@ def operands(expression: str) -> list[str]:
 def quantities(question: str) -> frozenset[str]:
     """The question's own numbers, in figures and in words, as canonical decimals.
 
-    20 percent is also 0.2, 80, 0.8, 120 and 1.2: what is taken, what is left and what it rises to.
+    20 percent also counts as 0.2, 80, 0.8, 120 and 1.2: the share, the rest, and the increased whole.
     """
     found: set[str] = set()
     for match in _SPOKEN.finditer(question):

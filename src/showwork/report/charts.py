@@ -1,46 +1,60 @@
-"""Pictures, by Altair and vl-convert: results/curves.svg for report.md, and the page's charts as inline SVG.
+"""Charts, by Altair and vl-convert: results/curves.svg for report.md, and the page's charts as inline SVG.
 
-A chart of the page names its colours by the page's CSS variables, so that one SVG serves light and dark. Altair takes
-colours alone, no variables: each variable has a stand-in colour that is replaced in the finished SVG.
-Altair is imported inside the functions: half a second that the tables don't need.
+Altair is imported inside the functions: it takes half a second, and the tables don't need it.
 """
 
-import html
-import json
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from showwork.errors import UserError
-from showwork.report.curves import AXES, FROM_ZERO, LOGARITHMIC, along, curve, panels
+from showwork.report import colours
+from showwork.report.curves import AXES, FROM_ZERO, LOGARITHMIC, Point, curve, panels
+from showwork.report.svg import INK, RIGHT, SOFT, VEGA_LITE, WRONG, finish, of_arm, page_svg, variable
 
-# Okabe and Ito's palette in an order where neighbours differ in lightness too; the first arm, untrained, is grey.
-PALETTE = ("#7F7F7F", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-VEGA_LITE = "6.4"  # of those that vl-convert bundles, the one that Altair writes
-
-INK, SOFT, LINE, RIGHT, WRONG = "#fd0001", "#fd0002", "#fd0003", "#fd0004", "#fd0005"
-ARM_COLOURS = [f"#fe00{i:02x}" for i in range(len(PALETTE))]
-STAND_INS = {INK: "--ink", SOFT: "--soft", LINE: "--line", RIGHT: "--right", WRONG: "--wrong"} | {
-    colour: f"--arm-{i}" for i, colour in enumerate(ARM_COLOURS)
-}
-MEAN_WIDTH = 2.2  # of the one line an arm that the page's tooltip follows; page.js knows it by this
+MEAN_WIDTH = 2.2  # stroke width of each arm's mean line; page.js finds the lines for its tooltip by it
 SIZE = {"width": 300, "height": 170}
+NO_CURVES = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="420" height="40"><text x="12" y="25" font-family="sans-serif" '
+    'font-size="14">No arm was trained: there are no learning curves.</text></svg>\n'
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the learning curves; charts maps each axis that some arm has to its SVG."""
+
+    title: str
+    unit: str
+    charts: Mapping[str, str]
+
+
+class CostRow(TypedDict):
+    """An arm's accuracy with its interval, its tokens including all its starts', and its start's of both."""
+
+    arm: str
+    tokens: float
+    accuracy: float
+    low: float
+    high: float
+    from_tokens: float
+    from_accuracy: float
 
 
 def curves_svg(plots: Mapping[str, pd.DataFrame]) -> str:
-    """Learning curves as one SVG: a panel a quantity, a colour an arm. Raises UserError where there is no curve.
+    """Learning curves as one SVG, a panel per quantity, a colour per arm. Raises UserError if there is no curve.
 
-    plots holds results/plots/STAGE.csv by arm; an arm without curves has an empty frame, so that the others keep
-    their colours whichever arms a run has.
+    plots maps an arm to its results/plots/STAGE.csv; an arm without curves has an empty frame, so that the others
+    keep their colours.
     """
     import altair as alt
     import vl_convert
 
     trained = [arm for arm, frame in plots.items() if len(frame)]
-    hues = [PALETTE[i % len(PALETTE)] for i, arm in enumerate(plots) if arm in trained]
+    hues = [colour for arm, colour in zip(plots, colours.picture(len(plots)), strict=True) if arm in trained]
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=4)
     hue = alt.Color("arm:N", scale=alt.Scale(domain=trained, range=hues), legend=legend)
     charts = []
@@ -57,7 +71,7 @@ def curves_svg(plots: Mapping[str, pd.DataFrame]) -> str:
         raise UserError("results/plots: no curve of any arm; `dvc repro` trains the arms and writes them")
     legend_in_words = "Thin: each step. Bold: mean over a tenth of the run. Dashed, with dots: validation."
     heading = alt.Title("Learning curves", subtitle=legend_in_words, fontSize=16, offset=14)
-    page = alt.concat(*charts, columns=3, spacing=24, title=heading).resolve_scale(color="shared")
+    page: Any = alt.concat(*charts, columns=3, spacing=24, title=heading).resolve_scale(color="shared")
     page = page.configure(background="white", font="Liberation Sans, Arial, Helvetica, sans-serif", padding=16)
     page = page.configure_axis(gridColor="#E8E8E8", domainColor="#888", tickColor="#888", titleFontWeight="normal")
     page = page.configure_title(anchor="start", fontSize=13, subtitleColor="#555").configure_view(stroke=None)
@@ -65,26 +79,24 @@ def curves_svg(plots: Mapping[str, pd.DataFrame]) -> str:
     return vl_convert.vegalite_to_svg(page.to_json(), vl_version=VEGA_LITE)
 
 
-def learning(plots: Mapping[str, pd.DataFrame], *, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The page's panels: {"title", "unit", "charts": {axis: SVG}}, an axis left out where no arm has it."""
-    found: dict[str, dict[str, Any]] = {}
+def learning(plots: Mapping[str, pd.DataFrame], *, seconds: Mapping[str, float]) -> list[Panel]:
+    """The page's panels of learning curves; seconds: the duration of each arm's stage."""
+    found: dict[tuple[str, str], dict[str, list[Point]]] = {}
     for axis in AXES:
-        for (title, unit), lines in panels(plots, axis=axis, seconds=seconds):
-            panel = found.setdefault(title, {"title": title, "unit": unit, "lines": {}})
-            panel["lines"][axis] = lines
-    arms = list(plots)
-    return [panel | {"charts": _learning_charts(panel["title"], panel["lines"], arms)} for panel in found.values()]
+        for heading, lines in panels(plots, axis=axis, seconds=seconds):
+            found.setdefault(heading, {})[axis] = lines
+    return [Panel(title, unit, _learning_charts(title, lines, list(plots))) for (title, unit), lines in found.items()]
 
 
-def _learning_charts(title: str, lines: Mapping[str, list[dict[str, Any]]], arms: Sequence[str]) -> dict[str, str]:
-    """One chart with the data of each axis put in: Altair takes longer to write a chart down than Vega to draw it."""
+def _learning_charts(title: str, lines: Mapping[str, Sequence[Point]], arms: Sequence[str]) -> dict[str, str]:
+    """The SVG of each axis, from one chart: Altair takes longer to build a chart than Vega to draw it."""
     import altair as alt
 
     is_log = title in LOGARITHMIC
     values = [line["value"] for rows in lines.values() for line in rows]
     y = _bounds(values, is_log=is_log, from_zero=title in FROM_ZERO)
-    colours = {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
-    spec = _finish(
+    hues = {arm: of_arm(i) for i, arm in enumerate(arms)}
+    spec = finish(
         _lines(
             next(iter(lines.values())),
             x=alt.X("x:Q", axis=_axis("~s", 5)),
@@ -94,10 +106,10 @@ def _learning_charts(title: str, lines: Mapping[str, list[dict[str, Any]]], arms
                 title=None,
                 axis=_axis("~r" if max(map(abs, y)) < 1000 else "~s", 5, minExtent=34),
             ),
-            color=_hue(colours),
+            color=_hue(hues),
         ).properties(**SIZE)
     )
-    series = {_variable(colour): arm for arm, colour in colours.items()}
+    series = {variable(colour): arm for arm, colour in hues.items()}
     drawn = {}
     for axis, rows in lines.items():
         x = [0, max(row["x"] for row in rows)]
@@ -109,22 +121,25 @@ def _learning_charts(title: str, lines: Mapping[str, list[dict[str, Any]]], arms
     return drawn
 
 
-def reward_against_accuracy(frame: pd.DataFrame, colour: int, arm: str) -> str:
-    """An arm's mean reward and the share of right samples, on one axis; the space between them is filled."""
+def reward_against_accuracy(frame: pd.DataFrame, place: int, arm: str) -> str:
+    """An arm's mean reward and the share of right samples, on one axis, with the area between them filled.
+
+    place is the arm's index, which gives its colour.
+    """
     import altair as alt
 
-    x_values = along(frame, "step", None)
-    rows = [line | {"arm": name} for name in ("reward", "accuracy") for line in curve(frame, name, x_values)]
+    step = pd.to_numeric(frame["step"])
+    rows = [line | {"arm": name} for name in ("reward", "accuracy") for line in curve(frame, name, step)]
     bounds = _bounds([row["value"] for row in rows], from_zero=False)
     x_end = max(row["x"] for row in rows)
-    colours = {"reward": INK, "accuracy": ARM_COLOURS[colour % len(ARM_COLOURS)]}
+    hues = {"reward": INK, "accuracy": of_arm(place)}
     pairs = pd.DataFrame([row for row in rows if row["kind"] == "mean"])
     wide = pairs.pivot_table(index="x", columns="arm", values="value").dropna().reset_index()
     x = alt.X("x:Q", scale=alt.Scale(domain=[0, x_end], nice=False), title=AXES["step"], axis=_axis("~s", 5))
     scale = alt.Scale(domain=bounds, nice=False)
     axis = _axis("~g", 5, minExtent=34)
     between = (
-        alt.Chart(_csv(wide))
+        _chart(wide)
         .mark_area(opacity=0.1, color=INK)
         .encode(x=x, y=alt.Y("reward:Q", scale=scale, title=None, axis=axis), y2="accuracy:Q")
     )
@@ -132,26 +147,25 @@ def reward_against_accuracy(frame: pd.DataFrame, colour: int, arm: str) -> str:
         rows,
         x=x,
         y=alt.Y("value:Q", scale=scale, title=None, axis=axis),
-        color=_hue(colours),
+        color=_hue(hues),
     )
-    series = {_variable(INK): "reward", _variable(colours["accuracy"]): "accuracy"}
+    series = {variable(INK): "reward", variable(hues["accuracy"]): "accuracy"}
     facts = {"x": [0, x_end], "y": bounds, "log": False, "series": series, "axis": AXES["step"]}
     chart = alt.layer(between, lines).properties(**SIZE)
-    return page_svg(_finish(chart), f"{arm}: reward and accuracy by optimizer step", facts)
+    return page_svg(finish(chart), f"{arm}: reward and accuracy by optimizer step", facts)
 
 
-def accuracy_against_cost(rows: Sequence[Mapping[str, Any]]) -> str:
-    """rows: arm, tokens (its starts' included), accuracy, low, high, and from_tokens and from_accuracy of its start."""
+def accuracy_against_cost(rows: Sequence[CostRow]) -> str:
+    """A point per arm, with its interval and a dotted line from its start."""
     import altair as alt
 
     height, top = 220, min(1.0, np.ceil(max(row["high"] for row in rows) * 10 + 0.2) / 10)
     x_end = max(row["tokens"] for row in rows) * 1.3 or 1
     placed = _spread_labels(rows, width=x_end, height=top, lines=height / 14)
-    arms = [row["arm"] for row in rows]
-    hue = _hue({arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)})
+    hue = _hue({row["arm"]: of_arm(i) for i, row in enumerate(rows)})
     x = alt.X("tokens:Q", scale=alt.Scale(domain=[0, x_end], nice=False), title=AXES["tokens"], axis=_axis("~s", 5))
     y_scale, axis = alt.Scale(domain=[0, top], nice=False), _axis("%", 6, minExtent=34)
-    base = alt.Chart(_csv(placed))
+    base = _chart(placed)
     layers = [
         base.mark_rule(strokeDash=[2, 3], color=SOFT, opacity=0.8).encode(
             x=x,
@@ -166,13 +180,11 @@ def accuracy_against_cost(rows: Sequence[Mapping[str, Any]]) -> str:
         ),
     ]
     chart = alt.layer(*layers).properties(width=330, height=height)
-    return page_svg(_finish(chart), "Accuracy against tokens sampled and trained, an arm a point")
+    return page_svg(finish(chart), "Accuracy against tokens sampled and trained, an arm a point")
 
 
-def _spread_labels(
-    rows: Sequence[Mapping[str, Any]], *, width: float, height: float, lines: float
-) -> list[dict[str, Any]]:
-    """The rows with text and its place on the y axis: labels of points that lie close together stand line by line."""
+def _spread_labels(rows: Sequence[CostRow], *, width: float, height: float, lines: float) -> list[dict[str, Any]]:
+    """The rows with their label and its y position; labels of points close together are stacked."""
     placed: list[dict[str, Any]] = []
     for row in sorted(rows, key=lambda row: row["accuracy"], reverse=True):
         above = [other["label"] for other in placed if abs(other["tokens"] - row["tokens"]) < width / 4]
@@ -182,7 +194,7 @@ def _spread_labels(
 
 
 def entropy_split(right: Sequence[float], wrong: Sequence[float], arm: str) -> str:
-    """Histograms of the completions' entropy in nats, right and wrong ones, each summing to 1."""
+    """Histograms of the entropy, in nats, of right and of wrong completions, each summing to 1."""
     import altair as alt
 
     end = float(np.quantile([*right, *wrong], 0.99)) or 1.0
@@ -196,7 +208,7 @@ def entropy_split(right: Sequence[float], wrong: Sequence[float], arm: str) -> s
             for a, b, s in zip(edges, edges[1:], shares, strict=False)
         ]
     chart = (
-        alt.Chart(_csv(rows))
+        _chart(rows)
         .mark_rect(opacity=0.5)
         .encode(
             x=alt.X(
@@ -210,55 +222,14 @@ def entropy_split(right: Sequence[float], wrong: Sequence[float], arm: str) -> s
         )
         .properties(width=300, height=140)
     )  # fmt: skip
-    return page_svg(_finish(chart), f"{arm}: entropy at the results of right and of wrong completions")
-
-
-def page_svg(spec: Mapping[str, Any], label: str, facts: Mapping[str, Any] | None = None) -> str:
-    """A finished chart as inline SVG in the page's colours; with facts, page.js can read values off its bold lines:
-    x and y (ends of the axes), log (of y), series (colour → name), axis (what x is)."""
-    import vl_convert
-
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
-    head, _, body = svg.partition(">")
-    box = re.search(r'viewBox="[^"]+"', head)[0]
-    data = f' data-chart="{html.escape(json.dumps(facts))}"' if facts else ""
-    return f'<svg class="chart" role="img" aria-label="{html.escape(label)}" {box}{data}>{_slim(body)}'
-
-
-def _finish(chart: Any) -> dict[str, Any]:
-    """A chart as Vega-Lite, in the page's style."""
-    chart = chart.configure(background="transparent", padding=4).configure_view(stroke=None)
-    chart = chart.configure_axis(
-        gridColor=LINE, domainColor=LINE, tickColor=LINE, labelColor=SOFT, titleColor=SOFT, labelFontSize=11,
-        titleFontSize=11, titleFontWeight="normal", titlePadding=6,
-    )  # fmt: skip
-    return chart.to_dict(validate=False)
-
-
-def _slim(body: str) -> str:
-    """Vega's SVG without what says nothing here: half the bytes."""
-    body = re.sub(r' (?:aria-\w+|role|pointer-events|font-family|stroke-miterlimit)="[^"]*"| opacity="1"', "", body)
-    body = re.sub(r'<path class="(?:foreground|background)"[^>]* d="(?:M0,0h0v0h0Z)?"[^>]*/>', "", body)
-    body = re.sub(
-        r' (d|transform)="([^"]*)"', lambda m: f' {m[1]}="{re.sub(_LONG, lambda n: f"{float(n[0]):.1f}", m[2])}"', body
-    )
-    for colour, variable in STAND_INS.items():
-        body = body.replace(f'"{colour}"', f'"var({variable})"')
-    return body
-
-
-_LONG = r"-?\d+\.\d\d+"
-
-
-def _variable(colour: str) -> str:
-    return f"var({STAND_INS[colour]})"
+    return page_svg(finish(chart), f"{arm}: entropy at the results of right and of wrong completions")
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], **encoding: Any) -> Any:
     """Thin: each step. Bold: the running mean. Dashed, with dots: validation."""
     import altair as alt
 
-    base = alt.Chart(_csv(rows)).encode(**encoding)
+    base = _chart(rows).encode(**encoding)
     raw, mean, held_out = (base.transform_filter(alt.datum.kind == kind) for kind in ("raw", "mean", "held out"))
     faint = 0.3 if len({row["arm"] for row in rows}) < 3 else 0.12
     dots = alt.OverlayMarkDef(size=26, filled=True)
@@ -269,8 +240,14 @@ def _lines(rows: Sequence[Mapping[str, Any]], **encoding: Any) -> Any:
     )
 
 
+def _chart(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Any:
+    """A chart with its data as one string: Altair copies a chart at every step, and copying rows is slow."""
+    import altair as alt
+
+    return alt.Chart(_csv(rows))
+
+
 def _csv(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> Any:
-    """As one string: Altair copies a chart at every step, and rows would be copied one by one."""
     import altair as alt
 
     return alt.InlineData(values=pd.DataFrame(rows).to_csv(index=False), format=alt.CsvDataFormat(type="csv"))
@@ -289,7 +266,7 @@ def _axis(number: str, ticks: int, **more: Any) -> Any:
 
 
 def _bounds(values: Sequence[float], *, is_log: bool = False, from_zero: bool = True) -> list[float]:
-    """An axis that holds the values, ending on round numbers."""
+    """[low, high] of an axis that contains the values, both round numbers."""
     low, high = min(values), max(values)
     if is_log:
         return [float(f"{min(v for v in values if v > 0) * 0.95:.3g}"), float(f"{high * 1.05:.3g}")]

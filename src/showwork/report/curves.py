@@ -1,12 +1,12 @@
-"""Learning curves as numbers: which quantity has a panel, on which axis, and where reward and accuracy part.
+"""Learning curves as numbers: panels, axes, and where reward and accuracy diverge.
 
-A curve is a row of results/plots/STAGE.csv a step: `step`, quantities, and the same with val_ in front where they were
-measured on validation questions. train_tokens and sampled_tokens count from the stage's start.
+A curve is results/plots/STAGE.csv, one row per step: `step`, quantities, and those measured on validation questions,
+with the prefix val_. train_tokens and sampled_tokens count from the stage's start.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -25,41 +25,60 @@ PANELS = {
 }
 LOGARITHMIC = {"Loss"}
 FROM_ZERO = {"KL from the start", "Entropy", "Truncated", "Groups without variance", "Clipped ratios"}
-# What a step is measured by → the axis' title. All count from the start of the arm's own stage.
+# Axis → its title. All count from the start of the arm's own stage.
 AXES = {"tokens": "tokens sampled + trained", "minutes": "minutes", "step": "optimizer step"}
 POINTS_A_LINE = 200
+# Columns of results/curves.csv, from which DVC plots all arms.
+COLUMNS = (
+    "arm", "step", "train_tokens", "loss", "val_loss", "reward", "accuracy", "val_accuracy", "kl", "entropy",
+    "completion_tokens",
+)  # fmt: skip
 
 Heading = tuple[str, str]
 
 
+class Point(TypedDict):
+    """A point of a line: each step (raw), the running mean, or validation (held out)."""
+
+    x: float
+    value: float
+    kind: Literal["raw", "mean", "held out"]
+    arm: NotRequired[str]
+
+
+def long_form(plots: Mapping[str, Sequence[Mapping[str, str]]]) -> list[dict[str, str | None]]:
+    """Rows of results/curves.csv from each arm's results/plots/ARM.csv, arm by arm; None for a missing value."""
+    return [{"arm": arm} | {name: row.get(name) for name in COLUMNS[1:]} for arm, rows in plots.items() for row in rows]
+
+
 def panels(
     plots: Mapping[str, pd.DataFrame], *, axis: str = "step", seconds: Mapping[str, float] | None = None
-) -> Iterable[tuple[Heading, list[dict[str, Any]]]]:
-    """A panel's title and unit, and its lines as rows of x, value, arm and kind: raw, mean or held out.
+) -> Iterable[tuple[Heading, list[Point]]]:
+    """Each panel's title and unit, and the points of its lines, arm by arm.
 
-    seconds are those of each arm's stage; by minutes, an arm without them has no line.
+    seconds: the duration of each arm's stage; on the axis of minutes, an arm without it has no line.
     """
     rewards = sorted({column for frame in plots.values() for column in frame if column.startswith("reward_")})
     named = [(name, (f"Reward: {name.removeprefix('reward_').replace('_', ' ')}", "mean")) for name in rewards]
     order = list(PANELS.items())
     split = 1 + list(PANELS).index("reward")
     for column, heading in order[:split] + named + order[split:]:
-        lines = []
+        lines: list[Point] = []
         for arm, frame in plots.items():
-            if column == "loss" and "reward" in frame:  # the surrogate loss of a policy gradient says nothing by itself
+            if column == "loss" and "reward" in frame:  # a policy gradient's surrogate loss does not measure progress
                 continue
             x = along(frame, axis, (seconds or {}).get(arm)) if len(frame) else None
             if x is not None:
                 lines += [line | {"arm": arm} for line in curve(frame, column, x)]
-        # A share that is 0 throughout, as that of clipped ratios on policy, is no picture.
+        # A share that is 0 throughout, such as clipped ratios on policy, gets no panel.
         if any(line["value"] for line in lines):
             yield heading, lines
 
 
 def along(frame: pd.DataFrame, axis: str, seconds: float | None) -> pd.Series | None:
-    """What each row of a curve stands at on an axis; None where that isn't known.
+    """The x value of each row of a curve on an axis; None if it isn't known.
 
-    Only the seconds of a whole stage are on record: minutes are spread evenly over its steps.
+    Only a whole stage's seconds are recorded, so minutes are spread evenly over its steps.
     """
     step = pd.to_numeric(frame["step"])
     match axis:
@@ -76,9 +95,11 @@ def along(frame: pd.DataFrame, axis: str, seconds: float | None) -> pd.Series | 
     raise ValueError(f"{axis} is no axis; they are {', '.join(AXES)}")
 
 
-def curve(frame: pd.DataFrame, column: str, x: pd.Series) -> Iterable[dict[str, Any]]:
-    """One arm's rows of a panel, at most POINTS_A_LINE a line: a longer curve is averaged in bins of equal length."""
-    wanted = {column: ("raw", "mean"), f"val_{column}": ("held out",)}
+def curve(frame: pd.DataFrame, column: str, x: pd.Series) -> Iterable[Point]:
+    """One arm's points of a panel, at most POINTS_A_LINE per line: a longer curve is averaged in equal bins."""
+    wanted: dict[str, tuple[Literal["raw", "mean", "held out"], ...]] = {
+        column: ("raw", "mean"), f"val_{column}": ("held out",),
+    }  # fmt: skip
     for name, kinds in wanted.items():
         if name not in frame:
             continue
@@ -107,13 +128,13 @@ class Change:
 
     @property
     def direction(self) -> int:
-        """1 or -1 where the interval leaves out 0, else 0."""
+        """1 or -1 if the interval excludes 0, else 0."""
         return int(np.sign(self.difference)) if abs(self.difference) > self.margin else 0
 
 
 @dataclass(frozen=True)
 class Parting:
-    """How reward and true accuracy of the sampled completions moved together."""
+    """The changes of reward and true accuracy of the sampled completions, and whether they diverge."""
 
     arm: str
     reward: Change
@@ -123,7 +144,7 @@ class Parting:
 
     @property
     def is_parted(self) -> bool:
-        """Whether reward did better than accuracy: one of them moved without the other, in reward's favour."""
+        """Whether reward rose without accuracy, or accuracy fell without reward."""
         return self.reward.direction > self.accuracy.direction and self.reward.direction >= 0
 
     @property
@@ -146,9 +167,9 @@ class Parting:
 
 
 def parting(arm: str, frame: pd.DataFrame) -> Parting | None:
-    """None where the curve lacks reward or accuracy, or has fewer than 10 steps.
+    """Compares the first and last fifth of a curve; None if it lacks reward or accuracy, or has under 10 steps.
 
-    The interval is Welch's normal one over step means. Neighbouring steps resemble each other, so it is a little too
+    The interval is Welch's normal one over step means. Neighbouring steps are correlated, so it is a little too
     narrow: a hint to look, not a test.
     """
     if not {"reward", "accuracy"} <= set(frame):

@@ -1,20 +1,21 @@
-"""What an arm's gain is made of: another way chosen, the same way done better, samples made surer, or new questions.
+"""Decomposes an arm's gain: another way chosen, the same way done better, surer samples, newly solved questions.
 
-A way is read off the equations that a completion writes, whatever its style was called in training. Greedy gains are
-split by Kitagawa's decomposition (1955), within questions of equally many steps: what the change of the ways' shares is
-worth at the mean of their accuracies, and what the change of their accuracies is worth at the mean of their shares. The
-two add up to the whole. Who chooses a way for which question is not random, so this describes, and proves no cause.
+The way of a completion follows from its equations, whatever its style in training. Greedy gains are split by
+Kitagawa's decomposition (1955), within questions of equally many steps: the change of the ways' shares at the mean of
+their accuracies, and the change of their accuracies at the mean of their shares. The two add up to the whole. Ways are
+not assigned to questions at random, so the split is descriptive, not causal.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+from showwork.evaluation.predictions import JudgedEquation, Prediction
+from showwork.formatting import MISSING, percent, points
 from showwork.reading.dual import operations
 from showwork.records import Problem
-from showwork.report.tables import MISSING, Arm, percent, points
+from showwork.report.tables import Row, Starts
 
 WAYS = ("in words", "at once", "step by step")
 NOTE = (
@@ -39,16 +40,16 @@ class Gain:
     new: float | None
 
 
-def way(equations: Sequence[Mapping[str, Any]]) -> str:
-    """Which of WAYS a completion takes, from its equations as predictions hold them."""
+def way(equations: Sequence[JudgedEquation]) -> str:
+    """Which of WAYS a completion takes, from its equations."""
     if not equations:
         return "in words"
-    return "at once" if any(len(operations(e["expression"])) > 1 for e in equations) else "step by step"
+    return "at once" if any(len(operations(e.expression)) > 1 for e in equations) else "step by step"
 
 
-def gain(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> Gain:
-    """Splits an arm's gain over its start; predictions of both follow the problems."""
-    groups: dict[int, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
+def gain(before: Sequence[Prediction], after: Sequence[Prediction], problems: Sequence[Problem]) -> Gain:
+    """Splits an arm's gain over its start; the predictions of both are in the order of the problems."""
+    groups: dict[int, list[tuple[Prediction, Prediction]]] = defaultdict(list)
     for problem, pair in zip(problems, zip(before, after, strict=True), strict=True):
         groups[problem.steps].append(pair)
     chosen = within = 0.0
@@ -57,13 +58,13 @@ def gain(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
         old, new = ([pair[side] for pair in pairs] for side in (0, 1))
         for name in WAYS:
             (share, right), (later_share, later_right) = _of_way(old, name), _of_way(new, name)
-            # A way that one side never takes has no accuracy there: all of its part is choice.
+            # A way that one side never takes has no accuracy there, so its whole part counts as chosen.
             right = later_right if right is None else right
             later_right = right if later_right is None else later_right
             if right is not None and later_right is not None:
                 chosen += weight * (later_share - share) * (right + later_right) / 2
                 within += weight * (later_right - right) * (share + later_share) / 2
-    sampled = [(_rate(a), _rate(b)) for a, b in zip(before, after, strict=True) if a["samples"] and b["samples"]]
+    sampled = [(_rate(a), _rate(b)) for a, b in zip(before, after, strict=True) if a.samples and b.samples]
     surer, new_ones = (
         sum(b - a for a, b in sampled if (a > 0) is known) / len(sampled) if sampled else None
         for known in (True, False)
@@ -71,30 +72,28 @@ def gain(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
     return Gain(tuple(_of_way(after, name)[0] for name in WAYS), chosen, within, surer, new_ones)
 
 
-def rows(
-    arms: Iterable[Arm], predictions: Mapping[str, Sequence[Mapping[str, Any]]], problems: Sequence[Problem]
-) -> list[dict[str, str]]:
-    """A row of text for each trained arm; NOTE says what the columns mean. A start that got nothing right leaves none
-    of the gain to split.
+def rows(starts: Starts, predictions: Mapping[str, Sequence[Prediction]], problems: Sequence[Problem]) -> list[Row]:
+    """A row of text for each trained arm; NOTE explains the columns. The gain over a start that got nothing right is
+    not split.
     """
     found = []
-    for arm, start in arms:
+    for arm, start in starts.items():
         if start is None:
             continue
         split = gain(predictions[start], predictions[arm], problems)
         parts = (split.chosen, split.within, split.surer, split.new)
-        is_split = any(prediction["correct"] for prediction in predictions[start])
+        is_split = any(prediction.correct for prediction in predictions[start])
         cells = [points(part) if is_split and part is not None else MISSING for part in parts]
         titles = (*WAYS, "another way", "same way better", "surer", "new")
         found.append({"arm": arm, **dict(zip(titles, [*map(percent, split.ways), *cells], strict=True))})
     return found
 
 
-def _of_way(predictions: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float | None]:
+def _of_way(predictions: Sequence[Prediction], name: str) -> tuple[float, float | None]:
     """The share of the completions that take a way, and the accuracy of those, None without any."""
-    taken = [prediction["correct"] for prediction in predictions if way(prediction["equations"]) == name]
+    taken = [prediction.correct for prediction in predictions if way(prediction.equations) == name]
     return len(taken) / len(predictions), fmean(taken) if taken else None
 
 
-def _rate(prediction: Mapping[str, Any]) -> float:
-    return fmean(sample["correct"] for sample in prediction["samples"])
+def _rate(prediction: Prediction) -> float:
+    return fmean(sample.correct for sample in prediction.samples)

@@ -1,13 +1,14 @@
-"""results/report.html: one file that needs nothing else, from the templates beside this module.
+"""results/report.html: one self-contained file, from the templates beside this module.
 
-What a model wrote reaches the page only inside JSON, and page code puts it there as text, never as markup. The page
-forbids itself the network and any script but its own (Content-Security-Policy).
+Model output reaches the page only inside JSON, and the page's scripts insert it as text, never as markup. The
+Content-Security-Policy forbids the network and any other script.
 """
 
 import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,12 +18,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from showwork import probes
-from showwork.records import Problem
-from showwork.report import charts, gains
+from showwork.arms import flatten
+from showwork.evaluation.predictions import Prediction, Probe
+from showwork.evaluation.scoring import Metrics
+from showwork.formatting import p_value, percent, points, share
+from showwork.report import charts, colours, gains
+from showwork.report.charts import CostRow, Panel
 from showwork.report.curves import AXES, Parting, parting
-from showwork.report.markdown import flatten
-from showwork.report.seed_table import NOTE, SeedTable
-from showwork.report.tables import detectors, display, interval, p_value, percent, points, share, shifted, taught
+from showwork.report.results import Results
+from showwork.report.seed_table import NOTE
+from showwork.report.tables import detectors, display, interval, shifted
 from showwork.report.traces import MARKS, NATS_A_LEVEL, block
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,74 +35,72 @@ OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 SHADES = 10  # colours of the heat map, 0 included: page.css has one for each
 
 
-def render_page(
-    *,
-    table: pd.DataFrame,
-    metrics: Mapping[str, Mapping[str, Any]],
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
-    problems: Sequence[Problem],
-    plots: Mapping[str, pd.DataFrame],
-    costs: Mapping[str, Mapping[str, Any]],
-    params: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    versions: Mapping[str, str],
-    gained: Sequence[Mapping[str, str]] = (),
-    seeds: SeedTable | None = None,
-) -> str:
-    """The page as HTML.
-
-    table is `arm_table`'s; metrics, predictions and plots go by arm in its order, and predictions follow problems.
-    costs go by stage, as results/costs has them; inputs maps a file to its md5. gained is `gains.rows`;
-    seeds is the table of results/seeds.csv, where there is one.
-    """
-    texts, left_out = block(problems, predictions)
-    seconds = {arm: costs[arm]["seconds"] for arm in plots if arm in costs}
-    data = {
-        "arms": list(predictions),
-        "starts": {row["arm"]: row["start"] for row in table.to_dict("records") if not pd.isna(row["start"])},
-        "marks": MARKS,
-        "operations": OPERATIONS,
-        "nats": NATS_A_LEVEL,
-        "texts": texts,
-    }
+def render_page(results: Results) -> str:
+    """The page as HTML."""
+    texts, left_out = block(results.problems, results.predictions)
+    scripts = [(TEMPLATES / name).read_text("utf-8") for name in ("page.js", "browser.js")]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"percent": percent, "share": share}
-    scripts = [(TEMPLATES / name).read_text("utf-8") for name in ("page.js", "browser.js")]
     return environment.get_template("page.html").render(
-        n=len(problems),
-        arms=arm_rows(table),
-        top=_top(table),
-        shifted=shifted(metrics),
-        gained=gained,
-        gained_note=gains.NOTE.replace("`", ""),
-        seeds=seeds,
-        seeds_note=NOTE,
-        signals=detectors(metrics),
-        axes=AXES,
-        panels=_marked(charts.learning(plots, seconds=seconds)),
-        untimed=[arm for arm, frame in plots.items() if len(frame) and arm not in seconds],
-        cost=Markup(charts.accuracy_against_cost(cost_rows(table))),
-        heat=[heat_map(metrics, "steps"), heat_map(metrics, "op")],
-        partings=list(_partings(plots)),
-        probes=list(_probe_panels(predictions, metrics)),
-        taught=taught(params),
+        **_tables(results),
+        **_pictures(results),
         left_out=left_out,
-        params=list(flatten(params)),
-        inputs=inputs,
-        versions=versions,
-        costs=costs,
-        style=Markup((TEMPLATES / "page.css").read_text("utf-8")),
+        params=list(flatten(results.params).items()),
+        inputs=results.inputs,
+        versions=results.versions,
+        costs=results.costs,
+        style=Markup((TEMPLATES / "page.css").read_text("utf-8") + colours.style(len(results.arms))),
         scripts=[Markup(script) for script in scripts],
         policy=_policy(scripts),
-        data=Markup(json_text(data)),
+        data=Markup(json_text(_browser(results) | {"texts": texts})),
     )
 
 
+def _tables(results: Results) -> dict[str, Any]:
+    return {
+        "n": len(results.problems),
+        "arms": arm_rows(results.table),
+        "top": _top(results.table),
+        "shifted": shifted(results.metrics),
+        "gained": results.gained,
+        "gained_note": gains.NOTE.replace("`", ""),
+        "seeds": results.seeds,
+        "seeds_note": NOTE,
+        "signals": detectors(results.metrics),
+        "heat": [heat_map(results.metrics, "steps"), heat_map(results.metrics, "op")],
+        "taught": results.taught,
+    }
+
+
+def _pictures(results: Results) -> dict[str, Any]:
+    plots = results.plots
+    seconds = {arm: results.costs[arm]["seconds"] for arm in plots if arm in results.costs}
+    return {
+        "axes": AXES,
+        "panels": [_marked(panel) for panel in charts.learning(plots, seconds=seconds)],
+        "untimed": [arm for arm, frame in plots.items() if len(frame) and arm not in seconds],
+        "cost": Markup(charts.accuracy_against_cost(cost_rows(results.table))),
+        "partings": list(_partings(plots)),
+        "probes": list(_probe_panels(results.predictions, results.metrics)),
+    }
+
+
+def _browser(results: Results) -> dict[str, Any]:
+    """Data of the trace browser apart from the texts."""
+    return {
+        "arms": list(results.predictions),
+        "starts": {row["arm"]: row["start"] for row in results.table.to_dict("records") if not pd.isna(row["start"])},
+        "marks": MARKS,
+        "operations": OPERATIONS,
+        "nats": NATS_A_LEVEL,
+    }
+
+
 def json_text(value: Any) -> str:
-    """JSON for a script element: nothing in it can end the element."""
+    """JSON for a script element, escaped so that nothing in it can end the element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -125,25 +128,39 @@ def arm_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _top(table: pd.DataFrame) -> float:
-    """Where the bars of the arms' table end: above every interval, on a tenth."""
+    """Upper end of the bars in the arms' table: the next tenth above every interval."""
     return min(1.0, (int(table["accuracy_high"].max() * 10) + 1) / 10)
 
 
-def cost_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Tokens that an arm took with all that it started from: its start's, and its own sampled and trained ones."""
-    rows: dict[str, dict[str, Any]] = {}
-    for row in table.to_dict("records"):
-        own = sum(row[key] for key in ("train_tokens", "sampled_tokens") if not pd.isna(row[key]))
-        before = rows.get(row["start"], {"tokens": 0, "accuracy": row["accuracy"]})
-        rows[row["arm"]] = {
-            "arm": row["arm"], "tokens": before["tokens"] + own, "accuracy": row["accuracy"],
-            "low": row["accuracy_low"], "high": row["accuracy_high"],
-            "from_tokens": before["tokens"] if row["start"] in rows else own, "from_accuracy": before["accuracy"],
-        }  # fmt: skip
-    return list(rows.values())
+def cost_rows(table: pd.DataFrame) -> list[CostRow]:
+    """Rows of the cost chart. An arm's tokens are its own, sampled and trained, and those of all its starts."""
+    arms = {row["arm"]: row for row in table.to_dict("records")}
+    own = {
+        arm: sum(row[key] for key in ("train_tokens", "sampled_tokens") if not pd.isna(row[key]))
+        for arm, row in arms.items()
+    }
+
+    def of_start(arm: str) -> str | None:
+        return arms[arm]["start"] if arms[arm]["start"] in arms else None
+
+    def total(arm: str) -> float:
+        start = of_start(arm)
+        return own[arm] + (total(start) if start else 0)
+
+    found: list[CostRow] = []
+    for arm, row in arms.items():
+        start = of_start(arm)
+        before = start or arm
+        found.append(
+            {
+                "arm": arm, "tokens": total(arm), "accuracy": row["accuracy"], "low": row["accuracy_low"],
+                "high": row["accuracy_high"], "from_tokens": total(before), "from_accuracy": arms[before]["accuracy"],
+            }
+        )  # fmt: skip
+    return found
 
 
-def heat_map(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> dict[str, Any]:
+def heat_map(metrics: Mapping[str, Metrics], prefix: str) -> dict[str, Any]:
     """Accuracy by steps or by op: {"title", "columns": [{"name", "n"}], "rows": [{"arm", "cells"}]}.
 
     A cell is {"share", "text", "shade"}, shade from 0 to SHADES - 1 over shares from 0 to 1.
@@ -162,8 +179,8 @@ def heat_map(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> dict[str,
     return {"title": {"steps": "steps", "op": "operation"}[prefix], "columns": columns, "rows": rows}
 
 
-def _marked(panels: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{**panel, "charts": {axis: Markup(svg) for axis, svg in panel["charts"].items()}} for panel in panels]
+def _marked(panel: Panel) -> Panel:
+    return replace(panel, charts={axis: Markup(svg) for axis, svg in panel.charts.items()})
 
 
 def _partings(plots: Mapping[str, pd.DataFrame]) -> Iterable[dict[str, Any]]:
@@ -175,7 +192,7 @@ def _partings(plots: Mapping[str, pd.DataFrame]) -> Iterable[dict[str, Any]]:
 
 
 def said(found: Parting) -> str:
-    """What became of reward and accuracy, in words and numbers."""
+    """The changes of reward and accuracy as text."""
     reward, accuracy = found.reward, found.accuracy
     rose = [part for part in found.parts if part.direction == 1 and part.name not in ("answer", "correct")]
     text = (
@@ -189,25 +206,25 @@ def said(found: Parting) -> str:
 
 
 def _probe_panels(
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str, Mapping[str, Any]]
+    predictions: Mapping[str, Sequence[Prediction]], metrics: Mapping[str, Metrics]
 ) -> Iterable[dict[str, Any]]:
     """For each arm with probes: entropy of right and wrong completions, and how often each detector fires on them."""
     for i, (arm, rows) in enumerate(predictions.items()):
-        probed = [row for row in rows if "probe" in row]
+        probed = [(row, row.probe) for row in rows if row.probe is not None]
         if not probed:
             continue
-        right, wrong = ([row for row in probed if row["correct"] is outcome] for outcome in (True, False))
+        right, wrong = ([pair for pair in probed if pair[0].correct is outcome] for outcome in (True, False))
         entropies = [
-            [entropy for row in part if (entropy := result_entropy(row)) is not None] for part in (right, wrong)
+            [entropy for pair in part if (entropy := result_entropy(*pair)) is not None] for part in (right, wrong)
         ]
         fired = [
             {
                 "name": name.replace("_", " "),
-                "right": _rate(right, name),
-                "wrong": _rate(wrong, name),
+                "right": _rate([probe for _, probe in right], name),
+                "wrong": _rate([probe for _, probe in wrong], name),
                 "auroc": metrics[arm].get(f"auroc_{name}"),
             }
-            for name in probed[0]["probe"]["detectors"]
+            for name in probed[0][1].detectors
         ]
         yield {
             "arm": arm, "index": i, "right_n": len(right), "wrong_n": len(wrong), "detectors": fired,
@@ -216,12 +233,11 @@ def _probe_panels(
         }  # fmt: skip
 
 
-def result_entropy(prediction: Mapping[str, Any]) -> float | None:
-    """Mean entropy, in nats, over the tokens of a completion's results; None where it has none."""
-    probe = prediction["probe"]
-    results = probes.tokens_in(probe["tokens"], probes.result_spans(prediction["completion"]))
-    return fmean(probe["entropy"][i] for i in results) if results else None
+def result_entropy(prediction: Prediction, probe: Probe) -> float | None:
+    """Mean entropy, in nats, over the tokens of a completion's results; None if it has none."""
+    results = probes.result_tokens(prediction.reading, probe.tokens)
+    return fmean(probe.entropy[i] for i in results) if results else None
 
 
-def _rate(rows: Sequence[Mapping[str, Any]], detector: str) -> float | None:
-    return fmean(row["probe"]["detectors"][detector] for row in rows) if rows else None
+def _rate(rows: Sequence[Probe], detector: str) -> float | None:
+    return fmean(probe.detectors[detector] for probe in rows) if rows else None

@@ -1,4 +1,4 @@
-"""results/seeds.csv as a table: each arm over the seeds that one recipe was run with."""
+"""results/seeds.csv as a table: each arm over the seeds of one recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import Any
 from showwork.errors import UserError
 from showwork.evaluation.seeds import CLEAR, FEWEST, SeedRun, SeedSummary, digest, summarise
 from showwork.files import read_csv
-from showwork.report.tables import MISSING, percent, points
+from showwork.formatting import MISSING, percent, points, points_interval
+from showwork.report.tables import Row
 
 NOTE = (
     "Accuracy over the seeds: mean, standard deviation (sd, in points), lowest to highest. Change: points over the "
@@ -20,16 +21,17 @@ NOTE = (
 
 @dataclass(frozen=True)
 class SeedTable:
-    """said: which seeds, of which commit, and whether their params are the present ones. rows: a cell a column."""
+    """said: the seeds and their commit, in words. rows: one per arm; none if the file is of other params."""
 
     said: str
-    rows: list[dict[str, str]]
+    rows: list[Row]
 
 
 def read(path: Path, params: Mapping[str, Any]) -> SeedTable | None:
-    """The table of a seeds.csv; None without the file or without a row in it. params are the present ones, flat.
+    """The table of a seeds.csv; None without the file or without a row in it. params are the current ones, flat.
 
-    Raises UserError where the file is not what `showwork seeds --save` writes.
+    If the file is of other params, `said` says so and there are no rows: another recipe's numbers could be mistaken
+    for this one's. Raises UserError if `showwork seeds --save` did not write the file.
     """
     rows = read_csv(path) if path.is_file() else []
     if not rows:
@@ -39,16 +41,18 @@ def read(path: Path, params: Mapping[str, Any]) -> SeedTable | None:
         ((commit, made_with),) = {(row["commit"], row["params"]) for row in rows}
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: not what one `showwork seeds --save` writes; run it again") from None
+    if made_with != digest(params):
+        said = (
+            f"results/seeds.csv is of other params than the present ones (commit {commit[:7]}), so its table is left "
+            "out; `showwork seeds --save` writes one of these."
+        )
+        return SeedTable(said, [])
     seeds = list(dict.fromkeys(run.seed for run in runs))
     asked = " or ".join(f"{n:,}" for n in dict.fromkeys(run.n for run in runs))
     said = (
         f"One recipe with the seeds {', '.join(map(str, seeds))} ({len(seeds)} in all): every arm trained anew with "
-        f"each, and asked the same {asked} questions. It is the recipe of commit {commit[:7]}, "
-    )
-    said += (
-        "whose params are the present ones but for the seed."
-        if made_with == digest(params)
-        else "whose params are NOT the present ones: they differ in more than the seed, and so may the numbers."
+        f"each, and asked the same {asked} questions. It is the recipe of commit {commit[:7]}, whose params are the "
+        "present ones but for the seed."
     )
     return SeedTable(said, cells(summarise(runs)))
 
@@ -62,11 +66,11 @@ def _run(row: Mapping[str, str]) -> SeedRun:
     )  # fmt: skip
 
 
-def cells(summaries: Sequence[SeedSummary]) -> list[dict[str, str]]:
+def cells(summaries: Sequence[SeedSummary]) -> list[Row]:
     rows = []
     for summary in summaries:
         across, change = summary.across, summary.difference
-        has_interval = change is not None and change.low is not None
+        has_interval = change is not None and change.low is not None and change.high is not None
         clear = f"{summary.clearly_better} better, {summary.clearly_worse} worse of {across.n}"
         rows.append(
             {
@@ -76,9 +80,7 @@ def cells(summaries: Sequence[SeedSummary]) -> list[dict[str, str]]:
                 "sd": MISSING if across.deviation is None else f"{100 * across.deviation:.1f}",
                 "lowest to highest": f"{100 * min(summary.accuracy):.1f} to {percent(max(summary.accuracy))}",
                 "change": f"{points(change.mean)} over {summary.start}" if change else MISSING,
-                "95% interval of the change": f"{points(change.low)} to {points(change.high)}"
-                if has_interval
-                else MISSING,
+                "95% interval of the change": points_interval(change.low, change.high) if has_interval else MISSING,
                 f"p < {CLEAR}": clear if change else MISSING,
                 "verdict": summary.verdict or MISSING,
             }

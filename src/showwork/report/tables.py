@@ -1,21 +1,27 @@
-"""The report's tables: outcomes question by question, and one row an arm.
+"""The report's tables: outcomes question by question, and one row per arm.
 
-Arms are passed in, each with the arm that it started from: `[("base", None), ("sft", "base")]`. Files are named from
-that list and never globbed, so that what an earlier run left behind can't come back as a result.
+Arms are passed in by name, each with the arm that it started from: `{"base": None, "sft": "base"}`. Files are named
+from them and never globbed, so that leftovers of an earlier run can't become results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from showwork.arms import Arm
+from showwork.config import Base, Cast, Drills, Rl, Sft
 from showwork.errors import UserError
+from showwork.evaluation.predictions import Prediction
+from showwork.evaluation.scoring import Metrics
 from showwork.evaluation.statistics import paired_difference, wilson
 from showwork.files import read_csv, read_json
+from showwork.formatting import MISSING, count, p_value, percent, points, points_interval, share
 
-Arm = tuple[str, str | None]
+Starts = Mapping[str, str | None]
+Row = dict[str, str]
 
 # Columns of `display`: an arm's accuracy beside its start's, then its form and its cost.
 ACCURACY = ("arm", "n", "accuracy", "95% interval", "change", "95% interval of the change", "p", "verdict")
@@ -23,7 +29,7 @@ FORM_AND_COST = (
     "arm", "n", "format", "faithful", "sampled accuracy", "tokens a completion", "tokens trained", "tokens sampled",
     "minutes",
 )  # fmt: skip
-TERMINAL = ("arm", "n", "accuracy", "95% interval", "change", "verdict")  # what 80 columns hold
+TERMINAL = ("arm", "n", "accuracy", "95% interval", "change", "verdict")  # what fits into 80 columns
 EVAL_KEYS = (
     "n", "accuracy", "accuracy_low", "accuracy_high", "format_rate", "faithful_rate", "completion_tokens_mean",
     "truncated_rate", "samples_n", "samples_k",
@@ -32,18 +38,17 @@ TABLE_COLUMNS = [
     "arm", "start", *EVAL_KEYS, "accuracy_sampled", "difference", "difference_low", "difference_high", "p", "gained",
     "lost", "verdict", "train_tokens", "sampled_tokens", "optimizer_steps", "minutes", "peak_memory_bytes", "hardware",
 ]  # fmt: skip
-MISSING = "–"
 
 
-def outcomes(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Rows of results/outcomes.csv: `id`, then 1 or 0 an arm, in the questions' order.
+def outcomes(predictions: Mapping[str, Sequence[Prediction]]) -> list[dict[str, str | int]]:
+    """Rows of results/outcomes.csv: `id`, then 1 or 0 per arm, in the questions' order.
 
-    Raises UserError where the arms answered different questions, since nothing could then be compared.
+    Raises UserError if the arms answered different questions, since they could not be compared.
     """
     first, *others = predictions
-    ids = [row["id"] for row in predictions[first]]
+    ids = [row.id for row in predictions[first]]
     for arm in others:
-        found = [row["id"] for row in predictions[arm]]
+        found = [row.id for row in predictions[arm]]
         if found != ids:
             stray = sorted(set(ids) ^ set(found))[:3]
             what = f"such as {', '.join(map(repr, stray))}" if stray else "the same ones in another order"
@@ -51,7 +56,7 @@ def outcomes(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dic
                 f"results/predictions: {first} has {len(ids)} questions and {arm} has {len(found)} others, {what}; "
                 "`dvc repro` evaluates every arm on one test set"
             )
-    columns = {arm: [int(row["correct"]) for row in rows] for arm, rows in predictions.items()}
+    columns = {arm: [int(row.correct) for row in rows] for arm, rows in predictions.items()}
     return [{"id": id_, **{arm: columns[arm][i] for arm in columns}} for i, id_ in enumerate(ids)]
 
 
@@ -70,30 +75,18 @@ def read_outcomes(path: Path, arms: Sequence[str]) -> dict[str, np.ndarray]:
     return columns
 
 
-def arm_table(results: Path, arms: Sequence[Arm], *, seed: int) -> pd.DataFrame:
-    """One row an arm, in numbers; shares are of 1, NaN or None where an arm has no such thing.
+def arm_table(results: Path, starts: Starts, *, seed: int) -> pd.DataFrame:
+    """One row per arm, in numbers; shares are fractions of 1, and missing values NaN or None.
 
-    Reads outcomes.csv, metrics/eval/ARM.json, metrics/train/ARM.json, and costs/ARM.json where
-    it exists: costs are no DVC outs, so a run restored from the cache has none of its own.
+    Reads outcomes.csv, metrics/eval/ARM.json, metrics/train/ARM.json, and costs/ARM.json if
+    it exists: costs are not DVC outs, so a run restored from the cache has none of its own.
     Training's tokens and minutes are those of the arm's own stage, without its start's.
     Raises UserError for any other file that is missing, and for an outcomes.csv that contradicts the metrics.
     """
-    columns = read_outcomes(results / "outcomes.csv", [name for name, _ in arms])
+    columns = read_outcomes(results / "outcomes.csv", list(starts))
     rows = []
-    for name, start in arms:
-        path = results / "metrics" / "eval" / f"{name}.json"
-        metrics = read_json(path)
-        try:
-            row = {"arm": name, "start": start} | {key: metrics[key] for key in EVAL_KEYS}
-        except KeyError as error:
-            raise UserError(f"{path}: no key {error}; `dvc repro` evaluates the arm again") from None
-        right = int(columns[name].sum())
-        if len(columns[name]) != row["n"] or abs(right / row["n"] - row["accuracy"]) > 1e-5:
-            raise UserError(
-                f"{path} has accuracy {row['accuracy']} of {row['n']}, but outcomes.csv has {right} right of "
-                f"{len(columns[name])}; `dvc repro` makes both from one run"
-            )
-        row |= {"accuracy_sampled": metrics.get("accuracy_sampled")}
+    for name, start in starts.items():
+        row = {"arm": name, "start": start} | _evaluation(results, name, columns[name])
         if start is not None:
             paired = paired_difference(columns[start], columns[name], seed=seed)
             row |= {
@@ -116,7 +109,24 @@ def arm_table(results: Path, arms: Sequence[Arm], *, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TABLE_COLUMNS)
 
 
-def display(table: pd.DataFrame) -> list[dict[str, str]]:
+def _evaluation(results: Path, name: str, outcomes: np.ndarray) -> dict[str, Any]:
+    """The metrics of a row. Raises UserError if they are of another run than the outcomes."""
+    path = results / "metrics" / "eval" / f"{name}.json"
+    metrics = read_json(path)
+    try:
+        row = {key: metrics[key] for key in EVAL_KEYS}
+    except KeyError as error:
+        raise UserError(f"{path}: no key {error}; `dvc repro` evaluates the arm again") from None
+    right = int(outcomes.sum())
+    if len(outcomes) != row["n"] or abs(right / row["n"] - row["accuracy"]) > 1e-5:
+        raise UserError(
+            f"{path} has accuracy {row['accuracy']} of {row['n']}, but outcomes.csv has {right} right of "
+            f"{len(outcomes)}; `dvc repro` makes both from one run"
+        )
+    return row | {"accuracy_sampled": metrics.get("accuracy_sampled")}
+
+
+def display(table: pd.DataFrame) -> list[Row]:
     """The rows of `arm_table` as text, keyed by the names above: shares in percent, differences in points."""
     rows = []
     for row in table.to_dict("records"):
@@ -132,7 +142,7 @@ def display(table: pd.DataFrame) -> list[dict[str, str]]:
             "verdict": row["verdict"] if started else MISSING,
             "format": percent(row["format_rate"]),
             "faithful": percent(row["faithful_rate"]),
-            "sampled accuracy": sampled(row),
+            "sampled accuracy": _sampled(row),
             "tokens a completion": f"{row['completion_tokens_mean']:.1f}",
             "tokens trained": count(row["train_tokens"]),
             "tokens sampled": count(row["sampled_tokens"]),
@@ -142,7 +152,17 @@ def display(table: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def groups(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> list[dict[str, str]]:
+def interval(row: Mapping[str, Any]) -> str:
+    return points_interval(row["difference_low"], row["difference_high"])
+
+
+def _sampled(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["accuracy_sampled"]):
+        return MISSING
+    return f"{percent(row['accuracy_sampled'])} ({row['samples_n']:,} × {row['samples_k']})"
+
+
+def groups(metrics: Mapping[str, Metrics], prefix: str) -> list[Row]:
     """Rows "accuracy by `prefix`" (steps or op): the group, its n, and each arm's accuracy.
 
     In the order of the metrics' keys, which is by number and then + - * /.
@@ -157,18 +177,19 @@ def groups(metrics: Mapping[str, Mapping[str, Any]], prefix: str) -> list[dict[s
     ]
 
 
-def accuracy_by_steps(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of results/plots/accuracy_by_steps.csv: steps, n, and a column an arm."""
+def accuracy_by_steps(metrics: Mapping[str, Metrics]) -> list[dict[str, str | int | float | None]]:
+    """Rows of results/accuracy_by_steps.csv: steps, n, arm and accuracy, by steps, then in the order of the arms."""
     found = {int(key.removeprefix("n_steps_")) for values in metrics.values() for key in values if "n_steps_" in key}
+    n = {steps: max(values.get(f"n_steps_{steps}", 0) for values in metrics.values()) for steps in found}
     return [
-        {"steps": steps, "n": max(values.get(f"n_steps_{steps}", 0) for values in metrics.values())}
-        | {arm: values.get(f"accuracy_steps_{steps}") for arm, values in metrics.items()}
+        {"steps": steps, "n": n[steps], "arm": arm, "accuracy": values.get(f"accuracy_steps_{steps}")}
         for steps in sorted(found)
+        for arm, values in metrics.items()
     ]
 
 
-def shifted(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows of accuracy on questions of kinds that train never holds, beside the test set's; empty without any.
+def shifted(metrics: Mapping[str, Metrics]) -> list[Row]:
+    """Rows of accuracy on questions of kinds that are not in train, beside the test set's; empty without any.
 
     Columns: arm, test, shifted (all of them), change (in points), then each kind. Intervals are Wilson's.
     """
@@ -195,13 +216,13 @@ def _is_shifted(key: str) -> bool:
     return key.startswith("shifted") and key.endswith("_accuracy")
 
 
-def _with_interval(accuracy: float, n: int) -> str:
-    low, high = wilson(round(accuracy * n), n)
+def _with_interval(accuracy: float, n: float) -> str:
+    low, high = wilson(round(accuracy * n), int(n))
     return f"{percent(accuracy)} ({100 * low:.1f} to {100 * high:.1f}, n {n:,})"
 
 
-def detectors(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows "arm", then each rate_NAME and auroc_NAME that an arm has; empty where none has any."""
+def detectors(metrics: Mapping[str, Metrics]) -> list[Row]:
+    """Rows "arm", then each rate_NAME and auroc_NAME that an arm has; empty if none has any."""
     names = {key: None for values in metrics.values() for key in values if key.startswith(("rate_", "auroc_"))}
     shown = {
         arm: {
@@ -214,56 +235,26 @@ def detectors(metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"arm": arm} | cells for arm, cells in shown.items()]
 
 
-def taught(params: Mapping[str, Any]) -> list[str]:
-    """A sentence for each arm that params.yaml says something of: what it learned from, before its results are read."""
-    arithmetic = params["base"]["drills"]
-    lines = [
-        f"base: {arithmetic['steps']:,} steps on plain equations, before any word."
-        if arithmetic
-        else "base: the model's own weights, not trained here."
-    ]
-    for arm, section in params.items():
-        if not isinstance(section, Mapping) or "start" not in section:
-            continue
-        how = f"at most {section['rounds']:,} rounds" if "rounds" in section else f"{section['steps']:,} steps"
-        if styles := section.get("styles"):
-            total = sum(styles.values())
-            how += " on solutions written as " + ", ".join(f"{name} {percent(w / total)}" for name, w in styles.items())
-        elif "rounds" in section:
-            how += " of sampling, keeping the best samples and training on them"
-        elif rewards := section.get("rewards"):
-            how += " on its own samples, rewarded " + ", ".join(f"{name} {w:g}" for name, w in rewards.items())
-        lines.append(f"{arm}, from {section['start']}: {how}.")
-    return lines
+def taught(arms: Iterable[Arm]) -> list[str]:
+    """A sentence for each arm on what it was trained on."""
+    return [_taught(arm) for arm in arms]
 
 
-def share(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
-
-
-def percent(share: float | None) -> str:
-    return MISSING if pd.isna(share) else f"{100 * share:.1f}%"
-
-
-def points(difference: float) -> str:
-    """A signed difference of shares in percentage points, with a true minus sign."""
-    value = round(100 * difference, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    return f"{points(row['difference_low'])} to {points(row['difference_high'])}"
-
-
-def p_value(p: float) -> str:
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
-
-
-def count(tokens: float | None) -> str:
-    return MISSING if pd.isna(tokens) else f"{int(tokens):,}"
-
-
-def sampled(row: Mapping[str, Any]) -> str:
-    if pd.isna(row["accuracy_sampled"]):
-        return MISSING
-    return f"{percent(row['accuracy_sampled'])} ({row['samples_n']:,} × {row['samples_k']})"
+def _taught(arm: Arm) -> str:
+    settings = arm.settings
+    match settings:
+        case Base(drills=None):
+            return f"{arm.name}: the model's own weights, not trained here."
+        case Base(drills=Drills() as drills):
+            return f"{arm.name}: {drills.steps:,} steps on plain equations, before any word."
+        case Sft():
+            total = sum(settings.styles.values())
+            styles = ", ".join(f"{name} {percent(weight / total)}" for name, weight in settings.styles.items())
+            how = f"{settings.steps:,} steps on solutions written as {styles}"
+        case Rl():
+            rewards = ", ".join(f"{name} {weight:g}" for name, weight in settings.rewards.items())
+            how = f"{settings.steps:,} steps on its own samples, rewarded {rewards}"
+        case Cast():
+            rounds = f"at most {settings.rounds:,} rounds"
+            how = f"{rounds} of sampling, keeping the best samples and training on them"
+    return f"{arm.name}, from {arm.start}: {how}."

@@ -1,6 +1,6 @@
-"""The four rewards of the reference recipe, summed there, with its numbers and its faults.
+"""The four rewards of the reference recipe, which sums them, with its values and its faults.
 
-Strings are compared before numbers, the extractor is this file's own, and a near miss is paid.
+Strings are compared before numbers, the extractor is this file's own, and a near miss is rewarded.
 """
 
 import re
@@ -15,37 +15,42 @@ from showwork.reading.answers import (
     TAGS,
 )
 from showwork.records import Completion, Problem
+from showwork.rewards import reward
 
 _DIGITS = re.compile(r"[0-9.]+")
 
 
+@reward(low=0.0, high=3.0, name="cookbook_format")
 def format(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
-    """3 where the whole text, but for whitespace around it, is reasoning tags and then answer tags, something in each.
+    """3 if the stripped text is a reasoning block and then an answer block, neither empty.
 
-    Anything may stand between the two, and a tag may stand there twice.
+    Anything may be between the two, and a tag may occur twice.
     """
     return [3.0 * (_answer_text(completion.text) is not None) for completion in completions]
 
 
+@reward(low=-2.0, high=2.0, name="cookbook_tags")
 def tags(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
-    """For each of the four tags, wherever it stands: +0.5 where it occurs exactly once, else −0.5."""
+    """For each of the four tags: +0.5 if it occurs exactly once, anywhere, else −0.5."""
     return [sum(0.5 if completion.text.count(tag) == 1 else -0.5 for tag in TAGS) for completion in completions]
 
 
+@reward(low=-1.0, high=3.0, name="cookbook_answer")
 def answer(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
     """3 for the gold string, 1.5 for it with whitespace around, 0.5 within 10%, 0.25 within 20%, −1 for another
-    number, −0.5 for no number; 0 where the text doesn't match `format`, which the recipe leaves open.
+    number, −0.5 for no number; 0 if the text doesn't match `format`, which the recipe leaves open.
 
-    The string is all that stands between the tags, and a number is what float() reads: "1,080" and "$18" are none, nor
-    is anything beside a gold 0, by which the ratio can't be formed.
+    The string is all text between the tags, and a number is what float() accepts: "1,080" and "$18" are not. With a
+    gold 0 nothing counts as a number, because the ratio is undefined.
     """
     return [_compare(_answer_text(c.text), p.answer) for c, p in zip(completions, problems, strict=True)]
 
 
+@reward(low=0.0, high=1.5, name="cookbook_number")
 def number(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
-    """1.5 where the first digits after the first <answer> are the gold number, whatever follows them.
+    """1.5 if the first digits after the first <answer> are the gold number, whatever follows them.
 
-    The digits and points are read without a sign, and up to a comma: "-8" is 8, "1,080" is 1.
+    Digits and points are read without a sign, up to a comma: "-8" is 8, "1,080" is 1.
     """
     scores = []
     for completion, problem in zip(completions, problems, strict=True):
@@ -57,7 +62,7 @@ def number(completions: Sequence[Completion], problems: Sequence[Problem]) -> li
 
 
 def read_float(text: str) -> float | None:
-    """What float() reads, of a text no longer than an answer may be."""
+    """float(text), None if that fails or the text is longer than an answer may be."""
     if len(text) > MAX_ANSWER_LENGTH:
         return None
     try:
@@ -67,7 +72,7 @@ def read_float(text: str) -> float | None:
 
 
 def nearness(guess: float, gold: float) -> float | None:
-    """The recipe's pay for a near miss: 0.5 where guess / gold is in 0.9..1.1, 0.25 in 0.8..1.2, else None."""
+    """The recipe's reward for a near miss: 0.5 if guess / gold is in 0.9..1.1, 0.25 in 0.8..1.2, else None."""
     ratio = guess / gold
     return 0.5 if 0.9 <= ratio <= 1.1 else 0.25 if 0.8 <= ratio <= 1.2 else None
 
@@ -87,7 +92,7 @@ def _compare(guess: str | None, gold: str) -> float:
 
 
 def _answer_text(completion: str) -> str | None:
-    """What stands between the first <answer> after the first </reasoning> and the last </answer>; None: no match."""
+    """The text from the first <answer> after the first </reasoning> to the last </answer>, None without a match."""
     text = completion.strip()
     if not text.startswith(REASONING_OPEN) or not text.endswith(ANSWER_CLOSE):
         return None

@@ -1,7 +1,7 @@
-"""The three rewards of the dual-stream notebook, with its numbers and its faults.
+"""The three rewards of the dual-stream notebook, with its values and its faults.
 
-Where its text leaves room, the docstring says which reading is taken. The CALC lines go through the bounded parser, for
-the notebook evaluated them as code.
+Where the notebook is ambiguous, a docstring says how it is interpreted. The bounded parser checks the CALC lines; the
+notebook evaluated them as code.
 """
 
 import re
@@ -16,26 +16,29 @@ from showwork.reading.answers import (
 )
 from showwork.reading.dual import HEADINGS, read_calculations
 from showwork.records import Completion, Problem
+from showwork.rewards import reward
 from showwork.rewards.cookbook import nearness, read_float
 
-LONG_ENOUGH = 300  # characters of reasoning that earn it all
+LONG_ENOUGH = 300  # characters of reasoning for the full score
 _FIRST_NUMBER = re.compile(r"[-+]?[0-9][0-9,]*(?:\.[0-9]+)?")
 
 
+@reward(low=0.0, high=3.0, name="dsa_structure")
 def structure(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
-    """3 where the whole text is one reasoning block and one answer block, with nothing but whitespace around them,
-    and the four headings stand in the reasoning in their order.
+    """3 if the whole text is one reasoning block and one answer block, with only whitespace around them, and the
+    reasoning has the four headings in order.
 
-    Read as: each tag once; a heading anywhere in a line, and as often as one likes.
+    Interpreted as: each tag once; a heading anywhere in a line, any number of times.
     """
     return [3.0 * _has_exact_structure(completion.text.strip()) for completion in completions]
 
 
+@reward(low=-6.0, high=6.0, name="dsa_soft_structure")
 def soft_structure(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
     """±1 for each pair of tags, ±0.75 for each of the four headings, ±1 for the headings' order; within ±6.
 
-    Read as: a pair counts where both of its tags occur, a heading where it occurs anywhere, and the order where all
-    four first occur one after the other.
+    Interpreted as: a pair counts if both tags occur, a heading if it occurs anywhere, and the order if the first
+    occurrences of all four are in order.
     """
     scores = []
     for completion in completions:
@@ -47,6 +50,7 @@ def soft_structure(completions: Sequence[Completion], problems: Sequence[Problem
     return scores
 
 
+@reward(low=0.0, high=7.0, name="dsa_composite")
 def composite(completions: Sequence[Completion], problems: Sequence[Problem]) -> list[float]:
     """3·accuracy + 2·completeness + 1·format + 1·calc.
 
@@ -97,7 +101,7 @@ def _in_order(text: str) -> bool:
 
 
 def _between(text: str, opening: str, closing: str) -> str | None:
-    """What stands between the first opening tag and the next closing one."""
+    """The text between the first opening tag and the next closing one."""
     _, opened, rest = text.partition(opening)
     inside, closed, _ = rest.partition(closing)
     return inside if opened and closed else None

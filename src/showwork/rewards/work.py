@@ -1,8 +1,8 @@
-"""Whether steps are a way from the question to an answer: each true, made of known numbers, and needed.
+"""Soundness of work: whether steps derive the answer from the question, each true, grounded and needed.
 
-A step uses numbers of the question, results of earlier sound steps, or what everyone knows (`quantities.KNOWN`). The
-way to a number is the first sound step that results in it, with the ways to the numbers that it uses: each result
-counts once, so that steps beside the way, repeated, or undone and done again earn nothing.
+A step may use numbers of the question, results of earlier sound steps, and common knowledge (`quantities.KNOWN`). The
+derivation of a number is the first sound step that results in it, with the derivations of the numbers that it uses.
+Each result counts once, so steps that are not needed, repeated, or undone and redone earn nothing.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from showwork.records import Problem
 
 @dataclass(frozen=True)
 class Step:
-    """value: the result as a canonical decimal, None where it is no number; results: it and the numbers that a
-    rewritten expression shows on the way to it (2*3+4 = 6+4); operands and results are without signs.
+    """value: the result as a canonical decimal, None if it is not a number; results: the value and the numbers of a
+    rewritten expression on the right (2*3+4 = 6+4); operands and results have no signs.
     """
 
     value: str | None
@@ -59,11 +59,10 @@ def _value(expression: str) -> str | None:
 
 
 def soundness(steps: Sequence[Step], problem: Problem, conclusion: str | None) -> float:
-    """How good a way the steps are to the conclusion, in 0..1; 0 where their last result is another number.
+    """How soundly the steps derive the conclusion, in 0..1; 0 if their last result is another number.
 
-    The product of three shares: of the operations that the problem needs, how many are on the way; of the steps on the
-    way and the false ones beside it, how many hold; of the steps on the way, how many use known numbers alone.
-    Linear in the steps.
+    The product of three shares: of the operations that the problem needs, those in the derivation; of its true steps
+    and all false ones, the true ones; of its steps, those that use only known numbers. Linear in the steps.
     """
     if not steps or conclusion is None or steps[-1].value != conclusion:
         return 0.0
@@ -78,7 +77,7 @@ def soundness(steps: Sequence[Step], problem: Problem, conclusion: str | None) -
 
 @lru_cache(maxsize=4096)  # a group of completions shares its problem
 def needed_operations(problem: Problem) -> int:
-    """The operations on the way of the problem's own equations to its answer, at least 1."""
+    """The number of operations in the problem's own derivation of its answer, at least 1."""
     steps = [read_step(Calculation(e.expression, e.value, holds=True)) for e in problem.equations]
     way: Sequence[int] = range(len(steps))
     if any(step.value == problem.answer for step in steps):
@@ -87,7 +86,7 @@ def needed_operations(problem: Problem) -> int:
 
 
 def _grounded(steps: Sequence[Step], question: str) -> list[bool]:
-    """Of each step, whether all its numbers are known by then; a result is known where its step is so and holds."""
+    """For each step, whether all its operands are known; a result becomes known if its step is grounded and holds."""
     given, derived, flags = quantities(question) | KNOWN, set(), []
     for step in steps:
         flags.append(all(number in given or number in derived for number in step.operands))
@@ -97,7 +96,7 @@ def _grounded(steps: Sequence[Step], question: str) -> list[bool]:
 
 
 def _way(steps: Sequence[Step], is_grounded: Sequence[bool], question: str, conclusion: str) -> list[int]:
-    """Indices of the steps that lead to the conclusion, latest first; each result at its first sound step.
+    """Indices of the steps that derive the conclusion, latest first; each result from its first sound step.
 
     A number of the question needs no step.
     """

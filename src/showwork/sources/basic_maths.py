@@ -1,6 +1,6 @@
-"""A CSV of basic maths as rows of GSM8K's form, which `cleaning` then judges like any other.
+"""Converts a CSV of basic maths to rows of GSM8K's form, which `cleaning` then checks like any other.
 
-Its columns are question, answer, reasoning and calc_expr: the calculation behind the answer, as "7*8" or "7*8 = 56".
+Its columns are question, answer, reasoning and calc_expr, the calculation of the answer: "7*8" or "7*8 = 56".
 """
 
 import csv
@@ -19,11 +19,11 @@ _BOM = "\ufeff"
 
 
 def to_lines(content: bytes, path: Path) -> list[bytes]:
-    """The rows as JSON lines with question and answer, the calculation as its annotation; blank ones are no rows.
+    """The rows as JSON lines with question and answer; the calculation becomes an annotation. Skips blank rows.
 
-    Nothing is judged here: a row with a missing cell lacks the field, and a false calculation becomes a false
-    annotation, so that cleaning rejects both. A byte order mark, CRLF and quoted cells are accepted.
-    Raises UserError, naming the path, where the content is no CSV in UTF-8, or lacks a column.
+    Rows are not checked here: a missing cell becomes a missing field and a false calculation a false annotation, and
+    cleaning rejects both. A byte order mark, CRLF and quoted cells are accepted.
+    Raises UserError, naming the path, if the content is not CSV in UTF-8, or lacks a column.
     """
     try:
         rows = files.parse_csv(content)
@@ -34,7 +34,7 @@ def to_lines(content: bytes, path: Path) -> list[bytes]:
     if not rows:
         raise UserError(f"{path}: no row; it needs a header with {', '.join(COLUMNS)}, and rows")
     _check_columns(path, {_column(name) for name in rows[0] if isinstance(name, str)})
-    # DictReader files the cells beyond the header under None, and gives None to the columns that a row lacks.
+    # DictReader puts cells beyond the header under the key None, and gives None to the columns that a row lacks.
     cells = [{_column(name): cell for name, cell in row.items() if None not in (name, cell)} for row in rows]
     return [json.dumps(_to_row(row), ensure_ascii=False).encode("utf-8") + b"\n" for row in cells]
 
@@ -58,9 +58,9 @@ def _to_row(cells: dict[str, str]) -> dict[str, str]:
 
 
 def _annotate(reasoning: str, calculation: str, answer: str) -> str:
-    """The reasoning with the calculation's annotation: before the value where the text has the equation, else after it.
+    """The reasoning with the calculation's annotation: in the equation if the text has it, else on a line at the end.
 
-    A calculation with another result than the answer keeps both, "7*8=56=65", which computes to neither.
+    If the calculation's result is not the answer, both are kept, "7*8=56=65", which cleaning rejects.
     """
     expression, _, result = calculation.partition("=")
     stated = [] if not result.strip() or canonical_number(result) == canonical_number(answer) else [result.strip()]

@@ -1,112 +1,31 @@
-"""The embedded source: grade-school word problems in GSM8K's row form, made by walks through `scenarios`.
+"""The built-in source: grade-school word problems in GSM8K's row form, made by random walks through `scenarios`.
 
-A problem is drawn in two parts. Its numbers and its moves decide what is asked (`Plan`), and its names, nouns,
-phrasings and spare fact decide how. A stable hash of the plan's equations decides whether the problem belongs to
-train or to test, whatever the seed and the difficulty: no test problem is a train problem under other names.
+A problem is drawn in two parts: a `Plan` of moves and numbers, then its wording (names, nouns, phrasings, a spare
+fact). A stable hash of the plan's equations assigns it to train or test, whatever the seed and the difficulty, so
+that no test problem is a train problem under other names.
 """
 
 import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from showwork.errors import UserError
 from showwork.sources import scenarios
+from showwork.sources.levels import LEVELS, Difficulty, Level, beyond
 from showwork.sources.scenarios import Family, Line, Move
 
-Difficulty = Literal["easy", "medium", "hard"]
 Split = Literal["train", "test"]
 
 FAMILIES = tuple(scenarios.FAMILIES)
-# Train and test never hold these: generalisation to new scenarios is measured on them.
+# Never in train or test: generalisation to new scenarios is measured on them.
 HELD_OUT_FAMILIES = ("garden", "fuel", "animals", "bus")
 SEEN_FAMILIES = tuple(name for name in FAMILIES if name not in HELD_OUT_FAMILIES)
-TEST_SHARE = 0.2  # of all plans; the rows of the two splits are asked for apart
-MAX_ATTEMPTS = 4000  # draws for one row before the space counts as used up
-WORDS = (12, 45)  # of a question
-
-
-@dataclass(frozen=True)
-class Level:
-    """The numbers of a difficulty.
-
-    steps: weights of 1 to 4 steps. spare, large: shares of rows with a spare fact, and with round thousands.
-    scales: what a quantity of a large row is multiplied by. top: greatest value, before scaling.
-    ranges: slot kind -> lowest and highest number.
-    """
-
-    steps: tuple[int, int, int, int]
-    spare: float
-    large: float
-    scales: tuple[int, ...]
-    top: int
-    ranges: dict[str, tuple[int, int]]
-
-
-LEVELS: dict[Difficulty, Level] = {
-    "easy": Level(
-        steps=(38, 48, 11, 3),
-        spare=0.16,
-        large=0.08,
-        scales=(100,),
-        top=30,
-        ranges={
-            "count": (2, 5),
-            "each": (2, 5),
-            "price": (2, 5),
-            "few": (2, 6),
-            "amount": (2, 12),
-            "hours": (2, 5),
-            "days": (2, 5),
-            "factor": (2, 4),
-            "divisor": (2, 5),
-        },
-    ),
-    "medium": Level(
-        steps=(15, 40, 32, 13),
-        spare=0.2,
-        large=0.12,
-        scales=(10, 100),
-        top=400,
-        ranges={
-            "count": (3, 16),
-            "each": (5, 30),
-            "price": (4, 25),
-            "few": (8, 40),
-            "amount": (12, 150),
-            "hours": (2, 10),
-            "days": (3, 14),
-            "factor": (2, 8),
-            "divisor": (2, 12),
-        },
-    ),
-    "hard": Level(
-        steps=(8, 30, 34, 28),
-        spare=0.35,
-        large=0.15,
-        scales=(10,),
-        top=9_999,
-        ranges={
-            "count": (4, 40),
-            "each": (12, 140),
-            "price": (6, 90),
-            "few": (20, 120),
-            "amount": (100, 900),
-            "hours": (3, 12),
-            "days": (4, 30),
-            "factor": (3, 9),
-            "divisor": (2, 25),
-        },
-    ),
-}
-
-
-def beyond(level: Level) -> Level:
-    """The level with every range of numbers moved up, to begin above where it ended."""
-    ranges = {kind: (high + 1, 2 * high) for kind, (_, high) in level.ranges.items()}
-    return replace(level, ranges=ranges, top=4 * level.top)
+TEST_SHARE = 0.2  # of all plans; the number of rows is set for each split
+MAX_ATTEMPTS = 4000  # draws for one row before giving up
+WORDS = (12, 45)  # fewest and most of a question
 
 
 _SCALED = {"each", "amount", "part", "more", "dividend"}
@@ -114,7 +33,7 @@ _SCALED = {"each", "amount", "part", "more", "dividend"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a problem asks. numbers: each move's new numbers; equations: (left, op, right, result) of each step."""
+    """A problem before its wording. numbers: each move's new ones; equations: each step's (left, op, right, result)."""
 
     family: str
     moves: tuple[int, ...]
@@ -127,7 +46,7 @@ class Plan:
 
     @property
     def split(self) -> Split:
-        """By the equations, operands of + and * in either order, so that "3 bags of 5" stays with "5 bags of 3"."""
+        """By a hash of the equations; operands of + and * are sorted, so "3 bags of 5" stays with "5 bags of 3"."""
         sides = tuple((min(a, b), op, max(a, b)) if op in "+*" else (a, op, b) for a, op, b, _ in self.equations)
         digest = hashlib.blake2b(repr((self.family, self.moves, sides)).encode(), digest_size=4).digest()
         return "test" if int.from_bytes(digest) < TEST_SHARE * 2**32 else "train"
@@ -141,9 +60,9 @@ class Draft:
 
 
 def draw_slot(rng: random.Random, kind: str, base: int, level: Level) -> int | None:
-    """A number of the kind, or None where none fits; base is the quantity that the number is set against.
+    """A number of the kind, or None if none fits; base is the quantity that the number relates to.
 
-    A kind of `Level.ranges` is drawn from there; part is less than base, more is greater, cash is a round payment
+    A kind in `Level.ranges` is drawn from its range; part is less than base, more is greater, cash is a round payment
     above base, divisor divides base, and dividend is the product of an each and a divisor.
     """
     if kind == "part":
@@ -164,7 +83,7 @@ def draw_slot(rng: random.Random, kind: str, base: int, level: Level) -> int | N
 
 
 def apply(op: str, left: int, right: int) -> int | None:
-    """The result, or None where it is no whole number of at least 2."""
+    """The result, or None unless it is a whole number of at least 2."""
     if op == "/":
         quotient, rest = divmod(left, right)
         return None if rest or quotient < 2 else quotient
@@ -173,7 +92,7 @@ def apply(op: str, left: int, right: int) -> int | None:
 
 
 def draw_walk(rng: random.Random, family: Family, steps: int) -> list[Move] | None:
-    """Moves with that many solution lines in all, none twice, or None where the walk gets stuck."""
+    """Distinct moves with `steps` solution lines in all, or None if the walk gets stuck."""
     walk: list[Move] = []
     state = ""
     while steps:
@@ -187,7 +106,7 @@ def draw_walk(rng: random.Random, family: Family, steps: int) -> list[Move] | No
 
 
 def draw_plan(rng: random.Random, families: Sequence[Family], level: Level, steps: int) -> Plan | None:
-    """One plan, or None where the numbers drawn do not work out."""
+    """One plan, or None if the numbers drawn do not work out."""
     large = [family for family in families if family.is_large]
     is_large = bool(large) and rng.random() < level.large
     family = rng.choice(large if is_large else families)
@@ -211,7 +130,7 @@ def draw_plan(rng: random.Random, families: Sequence[Family], level: Level, step
                 return None
             equations.append((names[line.left], line.op, names[line.right], result))
             names["w"] = result
-            peak = max(peak, names[line.left], names[line.right], result)  # a tank's size is above all it has held
+            peak = max(peak, names[line.left], names[line.right], result)  # a tank must be larger than all it has held
         value = names["w"]
         numbers.append(tuple(names[name] for name, _ in move.slots))
     if is_large and max(e[3] for e in equations) < 1000:
@@ -233,7 +152,7 @@ def write_draft(rng: random.Random, plan: Plan, has_spare: bool) -> Draft:
     walk = [family.moves[place] for place in plan.moves]
     gender = rng.choice(("she", "he"))
     name = rng.choice(scenarios.NAMES[gender])
-    other = rng.choice(scenarios.NAMES["he" if gender == "she" else "she"])  # so that each pronoun has one reading
+    other = rng.choice(scenarios.NAMES["he" if gender == "she" else "she"])  # so that no pronoun is ambiguous
     words = {**scenarios.PRONOUNS[gender], "N": name, "M": other, "x": rng.choice(family.nouns)}
     sentences = [
         rng.choice(move.facts).format_map(
@@ -261,11 +180,11 @@ def drafts(
     *, seed: int, split: Split, difficulty: Difficulty, families: Sequence[str] | None = None,
     is_beyond: bool = False,
 ) -> Iterator[Draft]:  # fmt: skip
-    """The endless stream of a split: train never repeats a question, test never repeats a plan.
+    """Endless drafts of a split: train never repeats a question, test never repeats a plan.
 
-    is_beyond takes every number from above the difficulty's own ranges.
+    is_beyond draws all numbers from above the difficulty's ranges.
 
-    Raises UserError at the first row for which nothing new is found.
+    Raises UserError if no new problem is found.
     """
     chosen = select_families(families)
     level = beyond(LEVELS[difficulty]) if is_beyond else LEVELS[difficulty]
@@ -295,7 +214,7 @@ def drafts(
 
 
 def select_families(names: Sequence[str] | None) -> list[Family]:
-    """In the order of FAMILIES, so that the order asked for changes nothing."""
+    """The named families, or all, in the order of FAMILIES whatever the order of names."""
     unknown = sorted(set(names or ()) - set(FAMILIES))
     if unknown or (names is not None and not names):
         raise UserError(f"data: families {unknown or 'is empty'}; the families are {', '.join(FAMILIES)}")
@@ -307,9 +226,9 @@ def generate(
 ) -> dict[str, list[dict[str, str]]]:
     """{"train", "test", "families", "numbers"}: rows {"question", "answer"} as in GSM8K.
 
-    The last two are what train never holds, half of shifted_rows each: scenario families of their own, and numbers
-    beyond the difficulty's ranges. The first rows of a split stay the same when more are asked for. Raises UserError
-    for an unknown difficulty, and where there are not as many distinct problems as rows asked.
+    The last two share shifted_rows and hold what train never has: other scenario families, and numbers beyond the
+    difficulty's ranges. Asking for more rows keeps the first ones. Raises UserError for an unknown difficulty, or if
+    there are fewer distinct problems than rows.
     """
     if difficulty not in LEVELS:
         raise UserError(f"data: difficulty {difficulty!r} is unknown; it is one of {', '.join(LEVELS)}")

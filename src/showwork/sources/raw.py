@@ -1,6 +1,6 @@
-"""Bringing problems in: each source writes one JSON Lines file, or adds to it, and says where its bytes come from.
+"""Data sources: each writes a JSON Lines file, or appends to it, and returns the provenance.
 
-Provenance is {"files": [{"path", "sha256", "rows", "bytes"}]}, and for the hub its repository and revision.
+Provenance is {"files": [{"path", "sha256", "rows", "bytes"}]}; for the hub also repository and revision.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ _USE_JSONL = "set data.source to jsonl in params.yaml, and data.train_files and 
 
 
 def copy_jsonl(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
-    """Joins the files, byte for byte, in the order given; each is made to end in a newline.
+    """Concatenates the files, byte for byte, in the order given; adds a missing newline at the end of a file.
 
-    Raises UserError, naming the file, where one is missing, a folder, not readable, or empty.
+    Raises UserError, naming the file, if one is missing, a folder, not readable, or empty.
     """
     if not paths:
         raise UserError("params.yaml: data.source is jsonl, but no file is named; list at least one, with its path")
@@ -32,14 +32,14 @@ def copy_jsonl(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
 
 
 def append_basic_maths(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
-    """Adds the rows of the CSV files, in the order given, to the end of a JSON Lines file; rows are the table's.
+    """Appends the rows of the CSV files, in the order given, to a JSON Lines file.
 
-    Raises UserError, naming the file, where one is missing, a folder, not readable, or no table of basic maths.
+    Raises UserError, naming the file, if one is missing, a folder, not readable, or not a table of basic maths.
     """
     contents = [_read_source(path, "data.basic_maths_files") for path in paths]
     tables = [basic_maths.to_lines(content, path) for path, content in zip(paths, contents, strict=True)]
     files.write_bytes(destination, destination.read_bytes() + b"".join(itertools.chain.from_iterable(tables)))
-    # Not the lines of the file: a cell may hold several.
+    # Rows of the table, not lines of the file: a cell may hold several lines.
     described = [
         {**describe(path, content), "rows": len(table)}
         for path, content, table in zip(paths, contents, tables, strict=True)
@@ -80,7 +80,7 @@ def write_generated(rows: Iterable[Mapping[str, str]], destination: Path) -> dic
 def download_hub(repo: str, config: str, revision: str, split: str, destination: Path) -> dict[str, Any]:
     """Writes the question and answer of every row of a data set of the Hugging Face Hub, at a pinned revision.
 
-    Raises UserError, with the cause, where the hub can't be reached or doesn't have it.
+    Raises UserError, with the cause, if the hub can't be reached or doesn't have it.
     """
     # Imported here: it takes a second, and the other sources don't need it.
     import datasets
@@ -88,7 +88,7 @@ def download_hub(repo: str, config: str, revision: str, split: str, destination:
     name = f"{repo} ({config}, {split}) at revision {revision}"
     try:
         dataset = datasets.load_dataset(repo, config, split=split, revision=revision)
-    except Exception as error:  # the hub's stack raises its own, httpx's, fsspec's and Arrow's, with no common base
+    except Exception as error:  # errors of the hub, httpx, fsspec and Arrow have no common base
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{name}: could not be loaded from the Hugging Face Hub ({cause}); {_USE_JSONL}") from error
     missing = [column for column in ("question", "answer") if column not in dataset.column_names]
@@ -100,9 +100,9 @@ def download_hub(repo: str, config: str, revision: str, split: str, destination:
 
 
 def hold_out(train: Path, test: Path, *, rows: int) -> dict[str, Any]:
-    """Moves `rows` rows of the train file to the test file; a row's own hash decides, so that order does not matter.
+    """Moves the `rows` rows with the smallest hash from the train file to the test file, whatever their order.
 
-    Returns the provenance of both. Raises UserError where fewer than 1 row would be left to train on.
+    Returns the provenance of test. Raises UserError if no train row would be left.
     """
     lines = train.read_bytes().splitlines(keepends=True)
     if rows >= len(lines):

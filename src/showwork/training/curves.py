@@ -9,10 +9,10 @@ from showwork.files import csv_line, read_csv, write_bytes, write_csv
 
 
 class Curve:
-    """One row a step, in the plot that people watch and, for resuming, in the scratch folder.
+    """One row per step, in the plot that people watch and, for resuming, in the scratch folder.
 
-    DVC deletes a stage's outs before it runs it, so the plot alone could not survive an interruption. live is a folder
-    that DVCLive has the same values in, for those who watch with it; without one, it need not be installed.
+    DVC deletes a stage's outs before it runs it, so the plot alone would not survive an interruption. live is a folder
+    that DVCLive writes the same values to; without one, DVCLive need not be installed.
     """
 
     def __init__(self, plot: Path, kept: Path, columns: Sequence[str], *, live: Path | None = None):
@@ -21,7 +21,7 @@ class Curve:
         self.rows: list[dict[str, Any]] = []
 
     def start(self, *, step: int) -> None:
-        """Begins after `step` optimizer steps: what was written beyond them will be made again."""
+        """Starts after `step` steps: rows beyond them are removed, as those steps will run again."""
         kept = read_csv(self._kept) if self._kept.exists() else []
         self.rows = [row for row in kept if int(row["step"]) <= step]
         self._write_all()
@@ -29,7 +29,7 @@ class Curve:
             self._log(int(row["step"]), row)
 
     def add(self, step: int, values: dict[str, Any]) -> None:
-        """Sets values of a step; a new step becomes a new last row."""
+        """Sets values of a step: of the last row, or of a new one."""
         unknown = set(values) - set(self._columns)
         if unknown:
             raise ValueError(f"no such columns: {sorted(unknown)}")
@@ -44,10 +44,10 @@ class Curve:
                     file.write(line)
         self._log(step, values)
         if self._live:
-            self._live.next_step()  # tells who watches: DVC's extension for VS Code draws its plots anew
+            self._live.next_step()  # makes DVC's extension for VS Code redraw its plots
 
     def last(self, column: str, default: float = 0.0) -> float:
-        """The newest value of a column that is not empty, as the file has it: a resumed run reads the same."""
+        """The newest value of a column, rounded as in the file, so that a resumed run reads the same."""
         for row in reversed(self.rows):
             if row.get(column) not in (None, ""):
                 return float(csv_line([row[column]]))
@@ -66,13 +66,13 @@ class Curve:
 
 
 def _open_live(folder: Path) -> Any:
-    """DVCLive, with what it had in the folder removed: a run that resumes logs its kept rows again, and none twice.
+    """DVCLive on an emptied folder: a resumed run logs its kept rows again, and none twice.
 
     It writes no dvc.yaml and saves no experiment. Raises UserError where the package is missing.
     """
     try:
-        from dvclive import Live
-    except ImportError:  # of Live, where the folder that an earlier run left is on the path: it counts as a package
+        from dvclive import Live  # ty: ignore[import-not-found]  # an optional package
+    except ImportError:  # or of Live alone: the folder of an earlier run, on the path, counts as a package
         raise UserError(
             "params.yaml: live is true, and DVCLive is not installed: `pip install dvclive`, or set live to false"
         ) from None

@@ -8,6 +8,7 @@ import grain
 import numpy as np
 
 from showwork.records import Problem
+from showwork.shapes import round_up
 from showwork.tokenizer import Tokenizer
 
 ROW_BUCKET = 64
@@ -15,10 +16,12 @@ ROW_BUCKET = 64
 
 @dataclass(frozen=True)
 class Example:
-    """One training row, unpadded: tokens [L] and which of them the loss counts, [L]."""
+    """One training row, unpadded."""
 
     tokens: np.ndarray
+    """[L]"""
     trained: np.ndarray
+    """[L], 1 where the loss counts the token, else 0."""
 
 
 def encode_example(question: str, completion: str, tokenizer: Tokenizer, *, system: str, stop_id: int) -> Example:
@@ -45,7 +48,7 @@ def encode_examples(
 def encode_drills(
     lines: Iterable[tuple[str, str]], tokenizer: Tokenizer, *, rows: int, max_tokens: int
 ) -> list[Example]:
-    """Rows of drills, a line each, BOS first; the loss counts the answers and the line's end."""
+    """Rows of drills, several lines to a row, BOS first; the loss counts answers and line ends."""
     examples, source = [], iter(lines)
     while len(examples) < rows:
         tokens, trained = [tokenizer.bos_id()], [0]
@@ -61,10 +64,10 @@ def encode_drills(
 
 
 def recall_rows(tokenizer: Tokenizer, *, rows: int, max_tokens: int, seed: int) -> list[Example]:
-    """Rows of spans of random tokens, a third of them digits, each followed by parts of itself; the loss counts a
-    part from its second token on, which only what was read before can tell.
+    """Rows of random spans, a third of their tokens digits, each span followed by parts of itself.
 
-    A model from scratch copies no name and no number before it has learned this, and word problems teach it slowly.
+    The loss counts a part from its second token on: only tokens that copying can predict. A model from scratch copies
+    no name and no number before it has learned this, and word problems teach it slowly.
     """
     rng = np.random.default_rng([seed, zlib.crc32(b"recall")])
     ids, digits = tokenizer.word_ids(), [tokenizer.encode(digit)[-1] for digit in "0123456789"]
@@ -92,18 +95,18 @@ def recall_rows(tokenizer: Tokenizer, *, rows: int, max_tokens: int, seed: int) 
 def row_width(examples: Sequence[Example], *, max_tokens: int) -> int:
     """Positions of a packed row: as many as the longest example needs, rounded up, and at most max_tokens.
 
-    Attention costs each token what its row is wide.
+    The attention cost per token grows with the row's width.
     """
     longest = max(len(example.tokens) for example in examples)
-    return min(max_tokens, -(-longest // ROW_BUCKET) * ROW_BUCKET)
+    return min(max_tokens, round_up(longest, ROW_BUCKET))
 
 
 def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | None) -> Iterator[dict[str, np.ndarray]]:
     """Rows of max_tokens positions that hold whole examples, first fit.
 
     With a seed: without end, shuffled anew each epoch. Without one: once, in order. Each row is a dict of [L]
-    arrays: tokens, positions (restart in each example), segments (1, 2, … for the examples, 0 for padding) and
-    trained (1 where the loss counts).
+    arrays: tokens, positions (restarting in each example), segments (1, 2, … for the examples, 0 for padding) and
+    trained (1 where the loss counts the token).
     """
     dataset = grain.MapDataset.source(range(len(examples))).map(
         lambda i: {"tokens": examples[i].tokens, "trained": examples[i].trained}
@@ -111,7 +114,7 @@ def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | Non
     if seed is not None:
         dataset = dataset.seed(seed).shuffle().repeat()
     packed = grain.experimental.FirstFitPackIterDataset(
-        # Tokens in memory: grain's reading threads would only poll for one another.
+        # No reading threads: the tokens are in memory, and threads would only poll each other.
         dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)),
         length_struct={"tokens": max_tokens, "trained": max_tokens},
         num_packing_bins=16,
@@ -131,8 +134,8 @@ def micro_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Stacks rows to steps and cuts them into micro-batches whose weights sum to the number of micro-batches.
 
-    weights [B, L] = trained / (trained tokens of the whole step) * (micro-batches a step); see training.losses.
-    A last step of fewer rows is filled up with rows of padding.
+    weights [B, L] = trained / (trained tokens of the whole step) * (micro-batches in a step); see training.losses.
+    A last step with fewer rows is filled up with rows of padding.
     """
     parts = rows_per_step // micro_batch_rows
     while True:

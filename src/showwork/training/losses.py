@@ -1,22 +1,57 @@
-"""The numbers that every training loss is made of: log-probabilities, entropy, KL, clipping.
+"""Training losses and their terms: log-probabilities, entropy, KL, clipping.
 
-A loss here is a plain sum of per-token terms times per-token weights. The weights carry the division by the
-count of the whole step, and the number of micro-batches, because optax.MultiSteps averages micro-batches
-equally: sum_i(micro_i * M / count) / M = sum / count, exactly, however the tokens fall.
+A loss here is a plain sum of per-token terms times per-token weights. The weights contain the division by the count of
+the whole step and the factor M, the number of micro-batches, because optax.MultiSteps averages micro-batches equally:
+sum_i(micro_i * M / count) / M = sum / count, exactly, however the tokens are distributed.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from showwork import tunix_adapter
+from showwork.shapes import ceil_div, packed_mask
+from showwork.tunix_adapter import gemma
+from showwork.tunix_adapter.gemma import Model
 
-# Rows of a device in one forward and backward pass: what they need stays in its caches (bench/NOTES.md).
+# Rows per device in one forward and backward pass, whose working set stays in the caches (bench/NOTES.md).
 CHUNK_ROWS = 4
+
+# Sums over tokens, by name.
+Aux = dict[str, jax.Array]
+# A pytree of arrays [N, L].
+Tree = TypeVar("Tree")
+
+
+class PolicyRows(NamedTuple):
+    """The arrays of policy_loss, each [N, L]; values of a token are at its own column."""
+
+    tokens: jax.Array
+    positions: jax.Array
+    segments: jax.Array
+    weights: jax.Array
+    """What each completion token counts for in the loss; 0 for prompts and padding."""
+    advantages: jax.Array
+    old_logps: jax.Array | None
+    """None on-policy: the ratio is 1 and its gradient that of REINFORCE."""
+    reference_logps: jax.Array | None
+    """None without a KL term."""
+    branches: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Constants of policy_loss."""
+
+    beta: float
+    """Weight of the KL term."""
+    epsilon_low: float
+    epsilon_high: float
+    temperature: float
+    """The rollout's, at which log-probabilities are taken."""
 
 
 def token_statistics(
@@ -25,9 +60,9 @@ def token_statistics(
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """Log-probability of each target and entropy of its distribution, both [B, L] in nats.
 
-    hidden [B, L, D] and targets [B, L] are aligned: hidden[:, t] predicts targets[:, t]. Logits are made and
-    thrown away for chunk_tokens positions at a time, in the backward pass again, so that [B, L, V] never
-    exists; the log-sum-exp is taken in float32.
+    hidden [B, L, D] and targets [B, L] are aligned: hidden[:, t] predicts targets[:, t]. decode maps hidden [..., D] to
+    logits [..., V]. Logits are computed for chunk_tokens positions at a time and recomputed in the backward pass, so
+    that [B, L, V] is never materialised; the log-sum-exp is taken in float32.
     """
 
     def statistics(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -40,7 +75,7 @@ def token_statistics(
     length = hidden.shape[1]
     if length <= chunk_tokens:
         return statistics(hidden, targets)
-    chunks = -(-length // chunk_tokens)
+    chunks = ceil_div(length, chunk_tokens)
     padding = chunks * chunk_tokens - length
     hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, padding)))
@@ -53,7 +88,7 @@ def token_statistics(
 def k3(logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
     """KL(policy ‖ reference) per token, estimated on tokens of the policy: r - 1 - log r with r = ref / policy.
 
-    Never negative, zero at equality, and its gradient is not zero on-policy, unlike that of log(policy / ref).
+    Never negative, zero at equality, and its gradient does not vanish on-policy, unlike that of log(policy / ref).
     Source: J. Schulman, "Approximating KL divergence" (2020), estimator k3.
     """
     log_ratio = reference_logps - logps
@@ -63,9 +98,9 @@ def k3(logps: jax.Array, reference_logps: jax.Array) -> jax.Array:
 def clipped_objective(
     logps: jax.Array, old_logps: jax.Array, advantages: jax.Array, *, epsilon_low: float, epsilon_high: float
 ) -> tuple[jax.Array, jax.Array]:
-    """PPO's clipped surrogate per token, as a loss, and where the clip decided (1 or 0).
+    """PPO's clipped surrogate per token, as a loss, and 1 where the clip was active, else 0; both [B, T].
 
-    advantages [B, 1] or [B, T]. Source: PPO eq. 7; the two sides of the clip as in DAPO eq. 10.
+    advantages [B, 1] or [B, T], log-probabilities [B, T]. Source: PPO eq. 7, with the two epsilons of DAPO eq. 10.
     """
     ratio = jnp.exp(logps - old_logps)
     free = -advantages * ratio
@@ -74,25 +109,25 @@ def clipped_objective(
 
 
 def chunk_tokens(vocabulary: int) -> int:
-    """Positions decoded at a time: rows * chunk * V logits of at most some 4 million a row."""
+    """Positions decoded at a time: at most some 4 million logits per row."""
     return max(16, 2**22 // vocabulary)
 
 
 def row_statistics(
-    model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array,
+    model: Model, tokens: jax.Array, positions: jax.Array, segments: jax.Array,
     branches: jax.Array | None = None, *, temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """Log-probability and entropy [B, L - 1] of tokens[:, 1:], each seen from its own sequence alone.
+    """Log-probability and entropy [B, L - 1] of tokens[:, 1:], each given its own sequence alone.
 
-    segments number the sequences of a row from 1; 0 is padding. Where sequences of a segment begin alike, what they
-    share stands once: branches [B, L] are 0 there, and number from 1 what follows it, one after another. Each branch
-    must begin with a token that it sees and does not share, since its second is told from there.
+    All inputs are [B, L]. segments number the sequences of a row from 1; 0 is padding. Sequences with a common prefix
+    can share it within a segment: branches are 0 in the prefix and number its continuations from 1. Each branch starts
+    with its own copy of the last shared token, whose logits predict its first new one.
     """
-    causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    mask = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0) & causal
+    mask = packed_mask(segments)
     if branches is not None:
         mask &= (branches[:, None, :] == 0) | (branches[:, :, None] == branches[:, None, :])
-        if window := tunix_adapter.sliding_window(model):  # places in such a row tell no distances
+        if window := gemma.sliding_window(model):
+            # (global, local) masks: between branches, column distance is not token distance.
             mask = mask, mask & (positions[:, :, None] - positions[:, None, :] < window)
     hidden, _ = model(tokens, positions=positions, cache=None, attention_mask=mask, return_hidden=True)
     return token_statistics(
@@ -102,12 +137,12 @@ def row_statistics(
 
 
 def supervised_loss(
-    model: nnx.Module, tokens: jax.Array, positions: jax.Array, segments: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, dict[str, Any]]:
+    model: Model, tokens: jax.Array, positions: jax.Array, segments: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, Aux]:
     """Cross-entropy of packed rows.
 
-    All inputs [B, L]: positions restart in each segment; segments number the examples of a row from 1, 0 is
-    padding; weights[:, t] is what the prediction OF token t counts for, 0 for prompts and padding.
+    All inputs [B, L]: positions restart in each segment; segments number the examples of a row from 1, 0 is padding;
+    weights[:, t] is what the prediction OF token t counts for, 0 for prompts and padding.
     """
     logps, _ = row_statistics(model, tokens, positions, segments)
     weights = weights[:, 1:]
@@ -116,81 +151,72 @@ def supervised_loss(
     return loss, {"nll": -jnp.sum(logps * trained), "tokens": jnp.sum(trained)}
 
 
-def policy_loss(
-    model: nnx.Module,
-    tokens: jax.Array,
-    positions: jax.Array,
-    segments: jax.Array,
-    weights: jax.Array,
-    advantages: jax.Array,
-    old_logps: jax.Array | None,
-    reference_logps: jax.Array | None,
-    branches: jax.Array | None = None,
-    *,
-    beta: float,
-    epsilon_low: float,
-    epsilon_high: float,
-    temperature: float,
-) -> tuple[jax.Array, dict[str, Any]]:
-    """Clipped policy gradient with a KL penalty, on rows [B, L] laid out as row_statistics reads them.
+def policy_loss(model: Model, rows: PolicyRows, *, objective: Objective) -> tuple[jax.Array, Aux]:
+    """Clipped policy gradient with a KL penalty, on rows in the layout of row_statistics.
 
-    weights, advantages, old_logps and reference_logps [B, L] stand at the token that they belong to. old_logps
-    None means on-policy: the ratio is 1 and its gradient that of REINFORCE. The aux holds sums over the
-    completion tokens; divide by aux["tokens"].
+    aux holds sums over the completion tokens; divide by aux["tokens"].
     """
-    logps, entropies = row_statistics(model, tokens, positions, segments, branches, temperature=temperature)
-    weights, advantages = weights[:, 1:], advantages[:, 1:]
+    logps, entropies = row_statistics(
+        model, rows.tokens, rows.positions, rows.segments, rows.branches, temperature=objective.temperature
+    )
+    weights, advantages = rows.weights[:, 1:], rows.advantages[:, 1:]
     trained = (weights > 0).astype(jnp.float32)
-    old = jax.lax.stop_gradient(logps) if old_logps is None else old_logps[:, 1:]
-    terms, is_clipped = clipped_objective(logps, old, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
+    old = jax.lax.stop_gradient(logps) if rows.old_logps is None else rows.old_logps[:, 1:]
+    terms, is_clipped = clipped_objective(
+        logps, old, advantages, epsilon_low=objective.epsilon_low, epsilon_high=objective.epsilon_high
+    )
     aux = {
         "tokens": jnp.sum(trained),
         "entropy": jnp.sum(entropies * trained),
         "clipped": jnp.sum(is_clipped * trained),
     }
-    if reference_logps is not None:
-        kl = k3(logps, reference_logps[:, 1:])
+    if rows.reference_logps is not None:
+        kl = k3(logps, rows.reference_logps[:, 1:])
         aux["kl"] = jnp.sum(kl * trained)
-        terms = terms + beta * kl
+        terms = terms + objective.beta * kl
     return jnp.sum(terms * weights), aux
 
 
-def in_chunks(loss_fn: Callable[..., tuple[jax.Array, Any]], *, devices: int, wrt: Any = nnx.Param) -> Any:
-    """loss_fn(model, tokens, positions, segments, ...) → (sum over rows, aux of sums), a few rows at a time.
+def in_chunks(
+    loss_fn: Callable[[Model, PolicyRows], tuple[jax.Array, Aux]],
+    *,
+    devices: int,
+    wrt: nnx.filterlib.Filter = nnx.Param,
+) -> Callable[[Model, PolicyRows], tuple[jax.Array, Aux]]:
+    """loss_fn(model, rows), a sum over rows with an aux of sums, evaluated on a few rows at a time.
 
-    Each row array is [N, L], a multiple of devices * CHUNK_ROWS rows of which each device holds N / devices in a run.
-    Rows without a segment stand last on each device and cost nothing: their number is a value and no shape, so that
-    batches of any fill share one compiled program. wrt are the variables that a gradient is taken for.
+    Each row array is [N, L], with N a multiple of devices * CHUNK_ROWS, of which each device holds N / devices
+    consecutive rows. Rows without a segment come last on each device and cost nothing: their number is a runtime value
+    and no shape, so batches of any fill share one compiled program. wrt selects the variables to differentiate.
     """
 
-    @functools.wraps(loss_fn)  # Tunix names the arguments, and NNX looks for their places
-    def chunked(model: nnx.Module, *rows: jax.Array | None) -> tuple[jax.Array, Any]:
+    def chunked(model: Model, rows: PolicyRows) -> tuple[jax.Array, Aux]:
         graphdef, trained, fixed = nnx.split(model, wrt, ...)
 
-        def chunk(trained: Any, fixed: Any, rows: Any, number: Any) -> tuple[jax.Array, Any]:
-            return loss_fn(nnx.merge(graphdef, trained, fixed), *take_chunk(rows, number, devices=devices))
+        def chunk(trained: nnx.State, fixed: nnx.State, rows: PolicyRows, number: jax.Array) -> tuple[jax.Array, Aux]:
+            return loss_fn(nnx.merge(graphdef, trained, fixed), take_chunk(rows, number, devices=devices))
 
-        def summed(function: Callable[..., Any], trained: Any, fixed: Any, rows: Any) -> Any:
+        def summed(function, trained, fixed, rows):
             function, first = jax.jit(function), jnp.int32(0)  # one trace for the shapes and for the loop
             zeros = jax.tree.map(
                 lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, trained, fixed, rows, first)
             )
 
-            def add(number: jax.Array, sums: Any) -> Any:
+            def add(number, sums):
                 return jax.tree.map(jnp.add, sums, function(trained, fixed, rows, number))
 
-            return jax.lax.fori_loop(first, used_chunks(rows[2], devices=devices), add, zeros)
+            return jax.lax.fori_loop(first, used_chunks(rows.segments, devices=devices), add, zeros)
 
-        # A loop of unknown length can't be differentiated backwards: each turn takes its own gradient instead.
+        # Reverse mode cannot differentiate a loop of unknown length: each iteration takes its own gradient instead.
         @jax.custom_vjp
-        def total(trained: Any, fixed: Any, rows: Any) -> tuple[jax.Array, Any]:
+        def total(trained, fixed, rows):
             return summed(chunk, trained, fixed, rows)
 
-        def forward(trained: Any, fixed: Any, rows: Any) -> tuple[tuple[jax.Array, Any], Any]:
+        def forward(trained, fixed, rows):
             return summed(jax.value_and_grad(chunk, has_aux=True), trained, fixed, rows)
 
-        def backward(slope: Any, cotangents: tuple[jax.Array, Any]) -> tuple[Any, None, None]:
-            return jax.tree.map(lambda leaf: leaf * cotangents[0], slope), None, None
+        def backward(gradients, cotangents):
+            return jax.tree.map(lambda leaf: leaf * cotangents[0], gradients), None, None
 
         total.defvjp(forward, backward)
         return total(trained, fixed, rows)
@@ -198,8 +224,8 @@ def in_chunks(loss_fn: Callable[..., tuple[jax.Array, Any]], *, devices: int, wr
     return chunked
 
 
-def take_chunk(rows: Any, number: Any, *, devices: int) -> Any:
-    """The next CHUNK_ROWS rows of every device, of each array [N, L]: no row moves to another device."""
+def take_chunk(rows: Tree, number: jax.Array, *, devices: int) -> Tree:
+    """Rows number * CHUNK_ROWS and following of every device, of each array [N, L]: no row changes its device."""
 
     def take(array: jax.Array) -> jax.Array:
         parts = array.reshape(devices, -1, *array.shape[1:])
@@ -210,6 +236,6 @@ def take_chunk(rows: Any, number: Any, *, devices: int) -> Any:
 
 
 def used_chunks(segments: jax.Array, *, devices: int) -> jax.Array:
-    """How many chunks hold any segment, where rows without one stand last on each device."""
+    """How many chunks contain a segment, where rows without one come last on each device."""
     rows = jnp.sum(jnp.any(segments > 0, axis=1).reshape(devices, -1), axis=1)
-    return -(-jnp.max(rows) // CHUNK_ROWS)
+    return ceil_div(jnp.max(rows), CHUNK_ROWS)

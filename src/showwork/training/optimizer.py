@@ -1,4 +1,4 @@
-"""The one optimiser of every arm."""
+"""The optimizer of every arm."""
 
 import optax
 
@@ -18,7 +18,10 @@ def learning_rates(config: Optimizer, *, steps: int) -> optax.Schedule:
 
 
 def build(config: Optimizer, *, steps: int) -> optax.GradientTransformation:
-    """Gradient clipping by global norm, then AdamW. A first step at rate 0 would be lost: rates start one in."""
+    """Gradient clipping by global norm, then AdamW.
+
+    The schedule is shifted by one step, because a first step at rate 0 would be lost.
+    """
     rates = learning_rates(config, steps=steps)
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),

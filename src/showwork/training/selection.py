@@ -8,8 +8,7 @@ import numpy as np
 
 from showwork import probes
 from showwork.problems.variants import Refusal, make_variant, question_mark
-from showwork.reading.answers import is_correct, matches_format
-from showwork.reading.dual import parse_monologue
+from showwork.reading.completion import read
 from showwork.records import Completion, Problem
 
 VARIANTS_PER_PROBLEM = 4
@@ -23,14 +22,14 @@ def verdict(completion: Completion, problem: Problem) -> str:
 
     Sound is one that keeps the format, answers right, and shows it: calculations that all hold and end in the answer.
     """
-    monologue = parse_monologue(completion.text)
-    if completion.truncated or not matches_format(completion.text) or monologue is None:
+    reading = read(completion.text)
+    if completion.truncated or not reading.is_formatted or reading.sections is None:
         return "format"
-    if not is_correct(completion.text, problem.answer):
+    if not reading.is_correct(problem.answer):
         return "wrong"
-    if not monologue.calculations:
+    if not reading.sections.calculations:
         return "not_shown"
-    faults = [name for name, fires in probes.detect_text(completion.text, problem).items() if fires]
+    faults = [name for name, fires in probes.detect_text(reading, problem).items() if fires]
     return faults[0] if faults else "sound"
 
 
@@ -41,10 +40,11 @@ def analyse(attempts: Attempts) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     for problem, completions in attempts:
         for completion in completions:
-            right = is_correct(completion.text, problem.answer)
+            reading = read(completion.text)
+            right = reading.is_correct(problem.answer)
             for group in ("all", f"operations {problem.operations}", f"steps {problem.steps}"):
                 groups[group].append(right)
-            detectors.update(probes.detect_text(completion.text, problem))
+            detectors.update(probes.detect_text(reading, problem))
             verdicts[verdict(completion, problem)] += 1
     count = verdicts.total()
     return {
@@ -62,7 +62,9 @@ def weakest_first(attempts: Attempts) -> list[Problem]:
     A kind is the pair of operations and number of steps; its strength is the share of right completions. Equals
     stay in the order of the attempts.
     """
-    right = {p.id: float(np.mean([is_correct(c.text, p.answer) for c in completions])) for p, completions in attempts}
+    right = {
+        p.id: float(np.mean([read(c.text).is_correct(p.answer) for c in completions])) for p, completions in attempts
+    }
     kinds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for problem, _ in attempts:
         kinds[problem.operations, problem.steps].append(right[problem.id])

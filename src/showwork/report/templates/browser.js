@@ -97,9 +97,7 @@
   const fill = (select, options) => { for (const [value, text] of options) select.append(new Option(text, value)); };
   const last = data.arms.at(-1);
   const fields = form.elements;
-  fill(fields.from, data.arms.map((arm) => [arm, arm]));
-  fill(fields.to, data.arms.map((arm) => [arm, arm]));
-  fill(fields.in, data.arms.map((arm) => [arm, arm]));
+  for (const name of ["from", "to", "in"]) fill(fields[name], data.arms.map((arm) => [arm, arm]));
   fill(fields.operation, Object.entries(data.operations));
   fill(fields.steps, [...new Set(questions.map((q) => q.steps))].sort((a, b) => a - b).map((n) => [String(n), String(n)]));
   const found = new Set(data.arms.flatMap((arm) => arms[arm].flatMap((completion) => completion.marks)));
@@ -165,7 +163,7 @@
   const card = (arm, place) => {
     const completion = arms[arm][chosen];
     const box = element("section", "card");
-    box.style.setProperty("--c", `var(--arm-${place % 7})`);
+    box.style.setProperty("--c", `var(--arm-${place})`);
     const head = element("div", "head");
     const answer = completion.answer === null ? "no answer" : plain(completion.answer);
     head.append(
@@ -187,11 +185,8 @@
     const q = questions[chosen];
     const header = element("header");
     const uses = Object.entries(data.operations).filter(([sign]) => q.operations.includes(sign)).map(([, name]) => name);
-    header.append(
-      element("b", "", plain(q.id)),
-      element("span", "", `answer ${plain(q.gold)}`),
-      element("span", "", [`${q.steps} ${q.steps === 1 ? "step" : "steps"}`, ...uses].join(" · ")),
-    );
+    const kind = [`${q.steps} ${q.steps === 1 ? "step" : "steps"}`, ...uses].join(" · ");
+    header.append(element("b", "", plain(q.id)), element("span", "", `answer ${plain(q.gold)}`), element("span", "", kind));
     const steer = element("span", "steer");
     for (const [text, label, go] of [["←", "Previous question", () => move(-1)], ["→", "Next question", () => move(1)], ["Copy link", "Copy a link to this question", copy]]) {
       const button = element("button", "", text);
@@ -224,8 +219,8 @@
   const apply = () => {
     const now = wish();
     shown = questions.flatMap((_, i) => (matches(i, now) ? [i] : []));
-    const ranges = `${shown.length.toLocaleString("en")} of ${questions.length.toLocaleString("en")} questions`;
-    count.textContent = shown.length ? ranges : `${ranges}: nothing matches all of these filters.`;
+    const share = `${shown.length.toLocaleString("en")} of ${questions.length.toLocaleString("en")} questions`;
+    count.textContent = shown.length ? share : `${share}: nothing matches all of these filters.`;
   };
   const reveal = () => {
     const place = shown.indexOf(chosen);
@@ -283,8 +278,7 @@
     if (event.key === "Escape" && typing) return event.target.blur();
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") { event.preventDefault(); fields.find.focus(); }
-    else if (event.key === "j") move(1);
-    else if (event.key === "k") move(-1);
+    else if (event.key === "j" || event.key === "k") move(event.key === "j" ? 1 : -1);
   });
   addEventListener("resize", drawList);
 

@@ -19,7 +19,7 @@
   const buttons = [...document.querySelectorAll(".legend button")];
   let held = null; // the arm that a click keeps highlighted
   const highlight = (arm) => {
-    const colour = arm === null ? null : `var(--arm-${arm % 7})`;
+    const colour = arm === null ? null : `var(--arm-${arm})`;
     for (const chart of curves.querySelectorAll(".chart")) {
       chart.classList.toggle("dimmed", arm !== null);
       for (const mark of chart.querySelectorAll("[stroke^='var(--arm'], [fill^='var(--arm']"))

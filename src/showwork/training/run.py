@@ -1,0 +1,54 @@
+"""One training run: its name, seed and devices, and the files that it writes while it trains."""
+
+import zlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from showwork import stage
+from showwork.config import Params
+from showwork.training.curves import Curve
+
+PLOTS = Path("results/plots")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every kind of training needs besides its model, its data and its settings."""
+
+    name: str
+    """The arm's, or that of a part of it; in messages, and in the random key."""
+    seed: int
+    mesh: jax.sharding.Mesh
+    scratch: Path
+    """Folder of the training state, from which a run with the same inputs resumes."""
+    curve: Curve
+
+    @property
+    def number(self) -> int:
+        """A number of the name, for seeds: two arms of one seed draw differently."""
+        return zlib.crc32(self.name.encode())
+
+    @property
+    def key(self) -> jax.Array:
+        """The run's random key, a function of seed and name."""
+        return jax.random.fold_in(jax.random.key(self.seed), self.number)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.scratch / "state"
+
+
+@contextmanager
+def begin(params: Params, name: str, columns: Sequence[str], *, mesh: jax.sharding.Mesh) -> Generator[Run, None, None]:
+    """The run of a training stage, whose curve has these columns.
+
+    Its scratch folder is removed at the end unless an exception leaves the context: write the outs inside.
+    """
+    with stage.scratch(name) as scratch:
+        live = stage.LIVE / name if params.live else None
+        curve = Curve(PLOTS / f"{name}.csv", scratch / "curve.csv", columns, live=live)
+        yield Run(name, params.seed, mesh, scratch, curve)
