@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 if TYPE_CHECKING:
     from showwork.config import Base, Cast, Prompt, Rl, Sft
@@ -40,9 +40,13 @@ def overlay(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, An
     merged = dict(values)
     for key, value in layer.items():
         old = merged.get(key)
-        is_merged = isinstance(old, Mapping) and isinstance(value, Mapping) and value and key not in WHOLE_KEYS
-        merged[key] = overlay(old, value) if is_merged else value
+        merged[key] = overlay(old, value) if merges(old, value, key=key) else value
     return merged
+
+
+def merges(old: object, value: object, *, key: str) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a layer's value goes into the old one key by key, instead of replacing it."""
+    return isinstance(old, Mapping) and isinstance(value, Mapping) and bool(value) and key not in WHOLE_KEYS
 
 
 def system_text(arm: Arm, prompt: "Prompt") -> str:

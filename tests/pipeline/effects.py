@@ -1,6 +1,5 @@
 """The stages that an edit of each module reruns: docs/effects.md. `python -m tests.pipeline.effects` writes it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from showwork import config, digests, presets
@@ -72,11 +71,7 @@ def reason(file: str) -> str:
     if file == "stages/_path.py":
         return "puts the package beside the stages on the path"
     module = ".".join(Path(file).with_suffix("").parts).removeprefix("src.")
-    return next(why for name, why in reasons().items() if f"{module}.".startswith(f"{name}."))
-
-
-def reasons() -> Mapping[str, str]:
-    return digests.EXEMPT
+    return next(why for name, why in digests.EXEMPT.items() if f"{module}.".startswith(f"{name}."))
 
 
 if __name__ == "__main__":

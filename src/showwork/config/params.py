@@ -52,7 +52,7 @@ class Params(Section):
     def arms(self) -> dict[str, Arm]:
         """By name: base, then warm starts, RL arms and self-teaching arms, in the order of the file."""
         found = {BASE: Arm(BASE, "base", None, "plain", self.base)}
-        for kind, name, merged in sections({"sft": _plain(self.sft), "rl": _plain(self.rl), "cast": _plain(self.cast)}):
+        for kind, name, merged in sections(self.model_dump(include={"sft", "rl", "cast"})):
             settings = SETTINGS[kind].model_validate(merged)
             found[name] = Arm(name, kind, settings.start, settings.prompt, settings)
         return found
@@ -60,7 +60,3 @@ class Params(Section):
     def system(self, arm: str) -> str:
         """The system text of an arm; may be empty."""
         return arms.system_text(self.arms[arm], self.prompt)
-
-
-def _plain(kind: Kind) -> dict[str, Any]:
-    return {"shared": kind.shared, "arms": kind.arms}

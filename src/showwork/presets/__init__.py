@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from showwork.arms import WHOLE_KEYS
+from showwork.arms import merges
 from showwork.errors import UserError
 from showwork.names import suggest
 
@@ -97,7 +97,7 @@ def overlay(values: Any, layer: Mapping[str, Any]) -> Any:
     """Merges layer into values like arms.overlay, but in place, so that comments stay. Returns values."""
     for key, value in layer.items():
         old = values.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and value and key not in WHOLE_KEYS:
+        if merges(old, value, key=key):
             overlay(old, value)
         else:
             values[key] = value
