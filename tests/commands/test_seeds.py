@@ -27,7 +27,7 @@ PIPELINE = """\
 stages:
   all:
     cmd: python stages/all.py
-    params: [seed, grpo]
+    params: [seed]
     deps: [stages/all.py]
     outs:
       - results/outcomes.csv: {cache: false}
