@@ -25,8 +25,8 @@ class Size:
 
     sft_rows examples make one optimizer step, prompts x generations completions one GRPO step. alone questions are
     asked one at a time, `questions` in one batch. vocabulary is the tokenizer's, model_vocabulary the model's, 0 for
-    the same; with sft_full the rows are filled to sft_max_tokens; rollout is (prompts, tokens each) of a rollout
-    without any stop.
+    the same; tokens_per_pass and logit_positions are for our side; with sft_full the rows are filled to
+    sft_max_tokens; rollout is (prompts, tokens each) of a rollout without any stop.
     """
 
     model: str = "gemma3_tiny"
@@ -47,6 +47,8 @@ class Size:
     questions: int = 256
     alone: int = 8
     dtype: str = "float32"
+    tokens_per_pass: int = 1152
+    logit_positions: int = 1024
     model_vocabulary: int = 0
     sft_full: bool = False
     rollout: tuple[int, int] = (64, 512)
@@ -75,6 +77,8 @@ SIZES = {
         prompts=8,
         max_completion_tokens=256,
         dtype="bfloat16",
+        tokens_per_pass=8192,
+        logit_positions=512,
         model_vocabulary=262_144,
         sft_full=True,
     ),
@@ -138,7 +142,7 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     from showwork.models.specs import MODELS
     from showwork.problems import cleaning
     from showwork.sources import generator
-    from showwork.tunix_adapter import gemma
+    from showwork.tunix_adapter import gemma, parameters
 
     def clean(rows: Sequence[bytes], split: str) -> list[Any]:
         return cleaning.clean_lines(rows, split=split, annotation_style="readable").problems
@@ -152,8 +156,8 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     )
     tokenizer, spec = tokenizers.Tokenizer(pieces), MODELS[size.model]
     vocabulary = size.model_vocabulary or len(tokenizer)
-    model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype)
-    gemma.draw_weights(model, key=jax.random.key(0))
+    model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype, weights_dtype=size.dtype)
+    parameters.draw_weights(model, key=jax.random.key(0))
     if size.warm_start_steps:
         _warm_start(model, _examples(train, tokenizer), folder / "state", steps=size.warm_start_steps)
     saving.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
@@ -198,22 +202,22 @@ def _asked(problem: Any, tokenizer: Any) -> dict[str, Any]:
 def _warm_start(model: Any, rows: Sequence[Any], folder: Path, *, steps: int) -> None:
     """Trains enough for completions that end by themselves, with realistic lengths."""
     from showwork import config
-    from showwork.training import data, losses, optimizer
+    from showwork.training import optimizer, sft
+    from showwork.training.passes import Split
     from showwork.tunix_adapter import supervised
 
     rates = config.Optimizer(
         learning_rate=2e-3, warmup_ratio=0.05, final_ratio=0.1, b1=0.9, b2=0.99, weight_decay=0.01, max_grad_norm=1.0
     )
     settings = config.Supervised(
-        optimizer=rates, steps=steps, rows_per_step=8, micro_batch_rows=8, max_tokens=160,
-        validate_every_steps=10**9, checkpoint_every_steps=10**9,
+        optimizer=rates, steps=steps, rows_per_step=8, max_tokens=160, validate_every_steps=10**9,
+        checkpoint_every_steps=10**9,
     )  # fmt: skip
+    split = Split(devices=1, tokens=8 * 160, logit_positions=1024)
     trainer = supervised.SupervisedTrainer(
-        model, optimizer.build(rates, steps=steps), settings, loss_fn=losses.supervised_loss, checkpoints=folder,
+        model, optimizer.build(rates, steps=steps), settings, loss=sft.loss_of(model, split), checkpoints=folder,
         on_step=lambda *_: None, on_validation=lambda *_: None,
     )  # fmt: skip
     trainer.is_managed_externally = True  # it would write a checkpoint at its end
     fitting = [row for row in rows if len(row.tokens) <= settings.max_tokens]
-    packed = data.packed_rows(fitting, max_tokens=settings.max_tokens, seed=0)
-    batches = data.micro_batches(packed, rows_per_step=8, micro_batch_rows=8)
-    trainer.train(itertools.islice(batches, steps), [])
+    trainer.train(sft.training_steps(fitting, settings, split=split, seed=0), [])

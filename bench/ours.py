@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from showwork import config, devices, rollout
 from showwork.models import checkpoints
 from showwork.records import Problem
 from showwork.shapes import round_up
-from showwork.training import data, losses, optimizer, rl
+from showwork.training import data, optimizer, rl
+from showwork.training import sft as sft_loop
 from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.passes import Split
 from showwork.training.run import Run
 from showwork.tunix_adapter import supervised
 
@@ -37,26 +40,30 @@ def two_devices() -> jax.sharding.Mesh:
     return devices.make_mesh(config.Mesh(fsdp=min(2, len(jax.devices())), tp=1))
 
 
+def split_of(size: material.Size, mesh: jax.sharding.Mesh) -> Split:
+    return Split(mesh.shape["fsdp"], size.tokens_per_pass, size.logit_positions)
+
+
 def sft(folder: Path, gate: Gate) -> None:
     mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model", mesh=mesh)
+    model, _ = checkpoints.load_merged(folder / "model", dtype=size.dtype, mesh=mesh)
     examples = [data.Example(*(np.array(row[name], np.int32) for name in ("tokens", "trained"))) for row in work["sft"]]
-    width = data.row_width(examples, max_tokens=size.sft_max_tokens)
+    width = min(size.sft_max_tokens, round_up(max(len(row.tokens) for row in examples), 64))
+    split = split_of(size, mesh)
 
     def packed() -> list[dict[str, np.ndarray]]:
         return list(data.packed_rows(examples, max_tokens=width, seed=None))
 
-    rows = round_up(len(packed()), mesh.shape["fsdp"])
+    rows = len(packed())
     settings = config.Supervised(
-        optimizer=OPTIMIZER, steps=NEVER, rows_per_step=rows, micro_batch_rows=rows, max_tokens=width,
-        validate_every_steps=NEVER, checkpoint_every_steps=NEVER,
+        optimizer=OPTIMIZER, steps=NEVER, rows_per_step=rows, max_tokens=width, validate_every_steps=NEVER,
+        checkpoint_every_steps=NEVER,
     )  # fmt: skip
-    facts: dict[str, Any] = {"positions": rows * width, "width": width}
+    facts: dict[str, Any] = {"positions": split.capacity(rows, width) * width, "width": width}
 
-    def on_step(_: int, auxes: list[dict[str, Any]]) -> None:
-        nll, tokens = (sum(float(aux[name]) for aux in auxes) for name in ("nll", "tokens"))
-        facts["loss"] = nll / tokens
+    def on_step(_: int, sums: Mapping[str, np.ndarray]) -> None:
+        facts["loss"] = float(sums["nll"]) / float(sums["tokens"])
 
     def stream() -> Any:
         # Packed at every step, as in the stages.
@@ -64,12 +71,12 @@ def sft(folder: Path, gate: Gate) -> None:
             jax.block_until_ready(nnx.state(model))  # or the step would go on while others take theirs
             trainer.report()
             gate.wait(**facts)
-            yield from data.micro_batches(iter(packed()), rows_per_step=rows, micro_batch_rows=rows)
+            yield from data.step_rows(iter(packed()), rows_per_step=rows, split=split)
 
     with tempfile.TemporaryDirectory() as scratch:
         devices.place(model, mesh)
         trainer = supervised.SupervisedTrainer(
-            model, optimizer.build(OPTIMIZER, steps=NEVER), settings, loss_fn=losses.supervised_loss,
+            model, optimizer.build(OPTIMIZER, steps=NEVER), settings, loss=sft_loop.loss_of(model, split),
             checkpoints=Path(scratch), on_step=on_step, on_validation=lambda *_: None,
         )  # fmt: skip
         with mesh:
@@ -91,11 +98,12 @@ class _GatedCurve(Curve):
 def grpo(folder: Path, gate: Gate) -> None:
     mesh = two_devices()
     size, work = material.read(folder)
-    (model, spec), (reference, _) = (checkpoints.load(folder / "model", mesh=mesh) for _ in range(2))
+    model, spec = checkpoints.load_merged(folder / "model", dtype=size.dtype, mesh=mesh)
+    reference, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
     settings = config.load(material.ROOT / "src/showwork/presets/tiny.yaml").arms["grpo"].settings
     changes = {
         "optimizer": OPTIMIZER, "steps": 10**6, "prompts_per_step": size.prompts, "generations": size.generations,
-        "micro_batches": 1, "iterations": 1, "beta": size.beta, "epsilon_low": size.epsilon,
+        "iterations": 1, "beta": size.beta, "epsilon_low": size.epsilon,
         "epsilon_high": size.epsilon, "validation_problems": 0, "watched_problems": 0,
         "validate_every_steps": NEVER, "checkpoint_every_steps": NEVER,
         "rewards": {"answer": 1.0, "format": 0.1},
@@ -106,22 +114,24 @@ def grpo(folder: Path, gate: Gate) -> None:
         }),
     }  # fmt: skip
     settings = settings.model_copy(update=changes)
-    arm = LoadedArm(settings, model, spec, material.tokenizer_of(folder), "", (material.STOP,), reference)
+    words, rollout_mesh = material.tokenizer_of(folder), devices.rollout_mesh(mesh, tp=1)
+    arm = LoadedArm(settings, model, spec, words, "", (material.STOP,), rollout_mesh, reference)
     problems = [Problem.from_json(row["problem"]) for row in work["grpo"]]
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         gate.wait()
-        rl.train(arm, problems, [], Run("grpo", 0, mesh, scratch, _GatedCurve(scratch, rl.columns(settings), gate)))
+        curve = _GatedCurve(scratch, rl.columns(settings), gate)
+        rl.train(arm, problems, [], Run("grpo", 0, mesh, split_of(size, mesh), scratch, curve))
 
 
 def evaluate(folder: Path, gate: Gate) -> None:
     mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model", mesh=mesh)
+    model, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
     problems = [Problem.from_json(row["problem"]) for row in work["questions"]]
     completer = rollout.Completer(
         model, material.tokenizer_of(folder), "", (material.STOP,), max_tokens=size.max_completion_tokens,
-        rows_per_call=size.questions,
+        rows_per_call=size.questions, mesh=mesh,
     )  # fmt: skip
     greedy = rollout.Sampling(greedy=True)
     gate.wait()
@@ -135,7 +145,7 @@ def roll_out(folder: Path, gate: Gate) -> None:
     """Sampling without stop tokens: every row runs to the end."""
     mesh = two_devices()
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model", mesh=mesh)
+    model, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
     prompts, tokens = size.rollout
     asked = rollout.left_pad(
         [work["questions"][i % len(work["questions"])]["tokens"] for i in range(prompts)], pad_id=0
@@ -143,7 +153,7 @@ def roll_out(folder: Path, gate: Gate) -> None:
     gate.wait(width=asked.shape[1])
     while True:
         rollout.generate(
-            model, asked, key=jax.random.key(0), generations=1,
+            model, asked, key=jax.random.key(0), generations=1, slots=rollout.Slots(mesh=mesh),
             decoding=rollout.Decoding(rollout.Sampling(), max_tokens=tokens, stop_ids=(), pad_id=0),
         )  # fmt: skip
         gate.wait()

@@ -111,6 +111,7 @@ def measure_cleaning(path: Path) -> Measurement:
         "test_files": [],
         "hold_out_rows": HELD_OUT_ROWS,
         "basic_maths_files": [],
+        "second_test_files": [],
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

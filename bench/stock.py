@@ -45,7 +45,7 @@ def model_input(batch: peft_trainer.TrainingInput) -> dict[str, Any]:
 
 def sft(folder: Path, gate: Gate, *, pad_to_maximum: bool) -> None:
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model")
+    model, _ = checkpoints.load(folder / "model", dtype=size.dtype)
     rows, micro_rows = work["sft"], size.stock_micro_rows if pad_to_maximum else len(work["sft"])
     width = size.sft_max_tokens if pad_to_maximum else max(len(row["tokens"]) for row in rows)
 
@@ -83,7 +83,7 @@ def sft(folder: Path, gate: Gate, *, pad_to_maximum: bool) -> None:
 
 def grpo(folder: Path, gate: Gate) -> None:
     size, work = material.read(folder)
-    (model, _), (reference, _) = (checkpoints.load(folder / "model") for _ in range(2))
+    (model, _), (reference, _) = (checkpoints.load(folder / "model", dtype=size.dtype) for _ in range(2))
     mesh = one_device()
     written: list[int] = []
 
@@ -145,7 +145,7 @@ def grpo(folder: Path, gate: Gate) -> None:
 
 def evaluate(folder: Path, gate: Gate, *, alone: bool) -> None:
     size, work = material.read(folder)
-    model, spec = checkpoints.load(folder / "model")
+    model, spec = checkpoints.load(folder / "model", dtype=size.dtype)
     sampler = samplers.Sampler(
         model, material.tokenizer_of(folder),
         samplers.CacheConfig(

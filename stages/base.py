@@ -11,13 +11,13 @@ from showwork import config, devices, stage
 from showwork import tokenizer as tokenizers
 from showwork.errors import UserError
 from showwork.files import write_csv, write_json
-from showwork.models import saving, weights
+from showwork.models import published, saving, weights
 from showwork.models.specs import MODELS, PUBLISHED, GemmaSpec
 from showwork.tokenizer import Tokenizer
 from showwork.training import data, sft
 from showwork.training.drills import drills
 from showwork.training.run import PLOTS, begin
-from showwork.tunix_adapter import gemma
+from showwork.tunix_adapter import gemma, parameters
 
 NAME = "base"
 TOKENIZER, OUT = Path("models/tokenizer"), Path("models/base")
@@ -36,28 +36,28 @@ def main() -> None:
 
 
 def convert(params: config.Params, source: str) -> None:
-    """Converts published weights to model.dtype, without a vision tower."""
+    """Converts published weights in their own dtype, without a vision tower."""
     tokenizer = tokenizers.load(TOKENIZER)
     fetched = weights.fetch(source, weights.WEIGHTS)
-    saving.convert(
-        fetched.folder, OUT, spec=MODELS[params.model.name], vocabulary=len(tokenizer), dtype=params.model.dtype,
-        stop_ids=tokenizer.stop_ids(),
-    )  # fmt: skip
-    write_rest({**UNTRAINED, "weights": source, "revision": fetched.revision})
+    with published.opened(fetched) as found:
+        saving.convert(
+            found, OUT, spec=MODELS[params.model.name], vocabulary=len(tokenizer), stop_ids=tokenizer.stop_ids()
+        )
+    write_rest({**UNTRAINED, "weights": source, "revision": fetched.revision, "sha256": weights.digests(fetched)})
 
 
 def build(params: config.Params) -> None:
     """Builds a model from scratch, and pre-trains it if base.drills is set."""
     mesh = devices.make_mesh(params.hardware.mesh)
     spec, settings = MODELS[params.model.name], params.base.drills
-    if published := PUBLISHED.get(params.model.name):
+    if places := PUBLISHED.get(params.model.name):
         raise UserError(
-            f"params.yaml: base.weights is null, and {params.model.name} is published: set it to {published.hub}, "
-            f"{published.kaggle} or folder:PATH"
+            f"params.yaml: base.weights is null, and {params.model.name} is published: set it to {places.hub}, "
+            f"{places.kaggle}, folder:PATH or gguf:PATH"
         )
     tokenizer = tokenizers.load(TOKENIZER)
     model = gemma.build_model(spec, vocabulary=len(tokenizer), dtype=params.model.dtype)
-    gemma.draw_weights(model, key=jax.random.key(params.seed))
+    parameters.draw_weights(model, key=jax.random.key(params.seed))
     if settings is None:
         save(model, spec, tokenizer)
         write_rest(UNTRAINED)

@@ -13,16 +13,16 @@ from showwork.problems.variants import plan_mark, question_mark
 RAW, CLEAN = Path("data/raw"), Path("data/clean")
 # The validation rows do not depend on the run's seed, so that arms of several seeds share the same problems.
 SPLIT_SEED = 0
-SHIFTED = ("families", "numbers")  # further test sets of the generator, of kinds that are not in train
 
 
 def main() -> None:
-    clean = config.load().clean
+    clean, provenance = config.load().clean, read_json(RAW / "provenance.json")
+    parts = {name: RAW / "shifted" / f"{name}.jsonl" for name in provenance["shifted"]}
     results = {}
-    for split in ("train", "test", *(name for name in SHIFTED if (RAW / f"{name}.jsonl").exists())):
-        with (RAW / f"{split}.jsonl").open("rb") as lines:
+    for split, path in ({name: RAW / f"{name}.jsonl" for name in ("train", "test")} | parts).items():
+        with path.open("rb") as lines:
             results[split] = clean_lines(lines, split=split, annotation_style=clean.annotation_style)
-    shifted = [problem for name in SHIFTED if name in results for problem in results[name].problems]
+    shifted = [problem for name in parts for problem in results[name].problems]
     leaks = find_leaks(results["train"].problems, [*results["test"].problems, *shifted])
     if clean.drop_leaks:
         results["train"] = reject_leaks(results["train"], leaks.details(), split="train")
@@ -44,9 +44,8 @@ def main() -> None:
     rejected = [row for result in results.values() for row in result.rejected]
     write_jsonl(CLEAN / "rejected.jsonl", rejected)
 
-    metrics = {"rows": {name: len(problems) for name, problems in written.items()}}
-    for split, result in results.items():
-        metrics[split] = {
+    counts = {
+        split: {
             "read": result.read,
             "accepted": len(result.problems),
             "rejected": len(result.rejected),
@@ -54,9 +53,17 @@ def main() -> None:
             "equations": result.equations,
             "equations_rounded": result.equations_rounded,
         }
+        for split, result in results.items()
+    }
+    metrics = {
+        "rows": {name: len(problems) for name, problems in written.items()},
+        "train": counts.pop("train"),
+        "test": counts.pop("test"),
+        "shifted": counts,
+    }
     metrics["leaks"] = {"exact": len(leaks.exact), "near": len(leaks.near), "dropped": clean.drop_leaks}
     metrics["gold_accept_rate"] = 1.0 - len(refused) / len(accepted)
-    metrics["provenance"] = read_json(RAW / "provenance.json")
+    metrics["provenance"] = provenance
     write_json(Path("results/metrics/clean.json"), metrics)
 
 

@@ -83,7 +83,7 @@ def load(params: config.Params) -> Results:
 
 def read_costs(arms: list[str]) -> dict[str, Cost]:
     """Costs by stage, if recorded: they are not DVC outs, and this stage's are not written yet."""
-    stages = ["ingest", "clean", "tokenizer", *arms, *(f"{leftovers.EVALUATE}{name}" for name in arms)]
+    stages = ["ingest", "clean", "weights", "tokenizer", *arms, *(f"{leftovers.EVALUATE}{name}" for name in arms)]
     files = {name: RESULTS / "costs" / f"{name}.json" for name in stages}
     return {name: read_json(file) for name, file in files.items() if file.is_file()}
 

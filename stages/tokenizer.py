@@ -1,4 +1,4 @@
-"""Trains the tokenizer, or copies that of published weights: data/clean → models/tokenizer."""
+"""Trains the tokenizer, or takes that of published weights: data/clean → models/tokenizer."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import _path  # noqa: F401
 from showwork import config, stage, tokenizer
 from showwork.errors import UserError
 from showwork.files import read_jsonl
-from showwork.models import weights
+from showwork.models import published, weights
 from showwork.problems.styles import STYLES, render
 from showwork.records import Problem
 
@@ -21,9 +21,7 @@ def texts(split: str) -> list[str]:
 def main() -> None:
     params = config.load()
     if params.base.weights:
-        source = weights.fetch(params.base.weights, tokenizer.FILES).folder
-        words = tokenizer.load_published(source)
-        tokenizer.copy(source, OUT)
+        words = published.write_tokenizer(weights.fetch(params.base.weights, tokenizer.FILES), OUT)
     else:
         model = tokenizer.train(texts("train"), vocabulary=params.tokenizer.vocabulary)
         words = tokenizer.Tokenizer(model)

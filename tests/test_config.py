@@ -166,6 +166,8 @@ def setting(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
             {"answer": 1.0, "zzz": 0.1},
             "rl.arms.grpo.rewards: zzz is unknown; known: answer, format, equations",
         ),
+        ("evaluate.few_shot", -1, "evaluate.few_shot: "),
+        ("evaluate.few_shot", True, "evaluate.few_shot: "),
         ("data.difficulty", "hrad", "data.difficulty: "),
         ("data.dificulty", "hard", "data.dificulty is unknown; did you mean difficulty?"),
         ("data.source", "genrated", "data.source: genrated is unknown; did you mean generated?"),
@@ -182,7 +184,10 @@ def test_a_missing_source_of_data_is_named(values):
     assert "data.source is missing" in fault(values)
 
 
-JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_out_rows": 100, "basic_maths_files": []}
+JSONL = {
+    "source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_out_rows": 100, "basic_maths_files": [],
+    "second_test_files": [],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,7 @@ JSONL = {"source": "jsonl", "train_files": ["a.jsonl"], "test_files": [], "hold_
         ({"train_files": []}, "data.train_files: "),
         ({"train_files": [3]}, "data.train_files.0: "),
         ({"basic_maths_files": "maths.csv"}, "data.basic_maths_files: "),
+        ({"second_test_files": "gsm8k.jsonl"}, "data.second_test_files: "),
         ({"hold_out_rows": 0}, "data: give either test_files or hold_out_rows"),
         ({"test_files": ["b.jsonl"]}, "data: give either test_files or hold_out_rows"),
     ],
@@ -207,11 +213,12 @@ def test_faults_of_another_source(values, changes, message):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"rl.arms.grpo.micro_batches": 2}, ("rl.arms.grpo.micro_batches is unknown; hardware.tokens_per_pass says",)),
         (
-            {"sft.arms.sft.rows_per_step": 32, "sft.arms.sft.micro_batch_rows": 5},
-            ("sft.arms.sft: ", "micro_batch_rows (5)", "rows_per_step (32)"),
+            {"sft.shared.micro_batch_rows": 2},
+            ("sft.shared.micro_batch_rows is unknown; hardware.tokens_per_pass says",),
         ),
-        ({"rl.arms.grpo.micro_batches": 12}, ("grpo: ", "micro_batches (12)", "prompts_per_step (")),
+        ({"hardware.rollout_tp": 4}, ("hardware: ", "rollout_tp (4)", "number of devices (2)")),
         ({"rl.arms.grpo.rollout.rows_per_call": 12}, ("grpo: ", "rollout.rows_per_call (12)")),
         ({"rl.arms.grpo.rollout.rows_per_call": 24}, ("grpo: ", "must divide prompts_per_step")),
         ({"rl.arms.grpo.watched_problems": 10**6}, ("grpo: ", "watched_problems")),
@@ -226,7 +233,7 @@ def test_faults_of_another_source(values, changes, message):
     ],
 )
 def test_contradictions_are_refused(values, changes, words):
-    sizes = {"rl.arms.grpo.prompts_per_step": 32, "rl.arms.grpo.generations": 8, "rl.arms.grpo.micro_batches": 1}
+    sizes = {"rl.arms.grpo.prompts_per_step": 32, "rl.arms.grpo.generations": 8}
     for path, value in ({**sizes, "rl.arms.grpo.rollout.rows_per_call": 256} | changes).items():
         setting(path, value)(values)
     message = fault(values)
@@ -332,7 +339,7 @@ def fault_text(values: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["base", "report", "code", "evaluate", "tokenizer", "clean", "ingest"])
+@pytest.mark.parametrize("name", ["base", "report", "code", "evaluate", "tokenizer", "weights", "clean", "ingest"])
 def test_a_name_of_a_stage(values, name):
     add(values, "rl", name, "grpo")
     assert f"rl.arms.{name}: {name} is the name of a stage" in fault(values)

@@ -77,14 +77,14 @@ def test_the_hub_is_asked_for_the_files_and_the_revision_alone(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     found = weights.fetch(f"{HUB}@abc1234", ["tokenizer.model"])
-    assert found == (Path("/cache/snapshots/abc1234def"), "abc1234def")
+    assert found == weights.Source(Path("/cache/snapshots/abc1234def"), "abc1234def")
     assert asked == {"repo": "google/gemma-3-1b-it", "revision": "abc1234", "allow_patterns": ["tokenizer.model"]}
 
 
 def test_kaggle_is_asked_for_the_handle(monkeypatch):
     monkeypatch.setattr(kagglehub, "model_download", lambda handle: f"/cache/{handle}/2")
     found = weights.fetch(KAGGLE, weights.WEIGHTS)
-    assert found == (Path("/cache/google/gemma-3/transformers/gemma-3-1b-it/2"), "2")
+    assert found == weights.Source(Path("/cache/google/gemma-3/transformers/gemma-3-1b-it/2"), "2")
 
 
 def test_a_kaggle_variation_in_another_format_is_a_mistake_before_any_network():
@@ -93,7 +93,7 @@ def test_a_kaggle_variation_in_another_format_is_a_mistake_before_any_network():
 
 
 def test_a_folder_is_itself_and_a_missing_one_a_mistake(tmp_path):
-    assert weights.fetch(f"folder:{tmp_path}", weights.WEIGHTS) == (tmp_path, None)
+    assert weights.fetch(f"folder:{tmp_path}", weights.WEIGHTS) == weights.Source(tmp_path, None)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'no'} is no folder")):
         weights.fetch(f"folder:{tmp_path / 'no'}", weights.WEIGHTS)
 
@@ -108,16 +108,20 @@ def test_the_table_names_sources_that_params_yaml_takes(name):
         assert config.Base(weights=place, drills=None).weights == place
 
 
-@pytest.mark.parametrize("weights", ["folder:../models/my gemma", f"{HUB}@abc1234", f"{KAGGLE}/3"])
+@pytest.mark.parametrize(
+    "weights",
+    ["folder:../models/my gemma", "gguf:../my gemma.gguf", "package:a-b_c.d", f"{HUB}@abc1234", f"{KAGGLE}/3"],
+)
 def test_weights_may_name_a_folder_a_revision_or_a_version(weights):
     assert config.Base(weights=weights, drills=None).weights == weights
 
 
 @pytest.mark.parametrize(
-    "weights", ["google/gemma-3-1b-it", "hub:gemma", "folder:", "kaggle:google/gemma-3", "", "hub:"]
+    "weights",
+    ["google/gemma-3-1b-it", "hub:gemma", "folder:", "kaggle:google/gemma-3", "", "hub:", "gguf:", "package:a/b"],
 )
 def test_weights_of_another_form_are_a_mistake(weights):
-    with pytest.raises(ValueError, match="is none of folder:PATH, hub:OWNER/NAME"):
+    with pytest.raises(ValueError, match="is none of folder:PATH, gguf:PATH, package:NAME, hub:OWNER/NAME"):
         config.Base(weights=weights, drills=None)
 
 

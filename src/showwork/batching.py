@@ -74,7 +74,7 @@ def prefill(
         number=numbers,
         key=jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers),
         prompt_length=prompt_length,
-        start_column=jnp.full(count, width),
+        start_column=jnp.full(count, width, jnp.int32),  # of a weak type, all programs would be compiled twice
         visible=jnp.pad(repeat(is_prompt), ((0, 0), (0, sizes.columns - width))),
         logits=repeat(logits),
         cache=jax.tree.map(repeat, cache),
@@ -83,12 +83,13 @@ def prefill(
     )
 
 
-@functools.partial(jax.jit, static_argnames="graphdef", donate_argnames="rows")
+@functools.partial(jax.jit, static_argnames=("graphdef", "shards"), donate_argnames="rows")
 def advance(
     graphdef: nnx.GraphDef, state: nnx.State, rows: Rows, column: jax.Array, *, until: jax.Array, least: jax.Array,
-    options: Decoding,
+    options: Decoding, shards: int,
 ) -> tuple[Rows, jax.Array]:  # fmt: skip
-    """Decode steps from `column` up to `until`, or until at most `least` rows run; the rows, and the next column."""
+    """Decode steps from `column` up to `until`, or until at most `least` rows run on each of the `shards` devices, of
+    which each holds N / shards consecutive rows; the rows, and the next column."""
     stops, most = jnp.asarray(options.stop_ids), rows.tokens.shape[1]
     # The column that the model writes; put, shift and widen leave it to be set here.
     ends = {
@@ -98,7 +99,8 @@ def advance(
 
     def is_crowded(carry: tuple[jax.Array, Rows]) -> jax.Array:
         column, rows = carry
-        return (column < until) & (jnp.sum(~rows.has_stopped) > least)
+        running = jnp.sum(~rows.has_stopped.reshape(shards, -1), axis=1)
+        return (column < until) & (jnp.max(running) > least)
 
     def step_once(carry: tuple[jax.Array, Rows]) -> tuple[jax.Array, Rows]:
         column, rows = carry
@@ -126,7 +128,10 @@ def advance(
 
 @functools.partial(jax.jit, donate_argnums=0)
 def put(rows: Rows, new: Rows, slots: jax.Array, column: jax.Array) -> Rows:
-    """Replaces the rows in these slots by new ones, whose prompts end right before `column`, the next one written."""
+    """Replaces the rows in these slots by new ones, whose prompts end right before `column`, the next one written.
+
+    slots [devices, M] are those of each device, among its own rows, and new has as many: no row changes its device.
+    """
     width = new.visible.shape[1]
 
     def place(part: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -135,13 +140,27 @@ def put(rows: Rows, new: Rows, slots: jax.Array, column: jax.Array) -> Rows:
         return jax.lax.dynamic_update_slice(room, part, (0, column - width, *[0] * (leaf.ndim - 2)))
 
     new = _map_columns(place, new, rows)._replace(start_column=jnp.full_like(new.start_column, column))
-    return jax.tree.map(lambda leaf, part: leaf.at[slots].set(part), rows, new)
+
+    def write(leaf: jax.Array, part: jax.Array) -> jax.Array:
+        found = jax.vmap(lambda x, at, new: x.at[at].set(new))(_split(leaf, slots), slots, _split(part, slots))
+        return found.reshape(leaf.shape)
+
+    return jax.tree.map(write, rows, new)
 
 
 @jax.jit
 def take(rows: Rows, slots: jax.Array) -> Rows:
-    """The rows in these slots alone."""
-    return jax.tree.map(lambda leaf: leaf[slots], rows)
+    """The rows in these slots alone, [devices, M] as in put."""
+
+    def read(leaf: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x, at: x[at])(_split(leaf, slots), slots).reshape(-1, *leaf.shape[1:])
+
+    return jax.tree.map(read, rows)
+
+
+def _split(leaf: jax.Array, slots: jax.Array) -> jax.Array:
+    """[devices, N / devices, …] of [N, …]."""
+    return leaf.reshape(len(slots), -1, *leaf.shape[1:])
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -173,7 +192,7 @@ def _map_columns(function: Callable[..., jax.Array], rows: Rows, *others: Rows) 
 def _empty_cache(model: Model, rows: int, columns: int) -> Cache:
     config = model.config
     shape = (rows, columns, config.num_kv_heads, config.head_dim)
-    dtype = model.embedder.input_embedding.dtype
+    dtype = model.compute_dtype
     return {
         f"layer_{i}": {
             "k": jnp.zeros(shape, dtype),

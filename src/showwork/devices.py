@@ -1,6 +1,7 @@
 """The mesh of devices, and how arrays are sharded over it."""
 
 import contextlib
+from collections.abc import Generator
 from typing import TypeVar
 
 import jax
@@ -10,12 +11,13 @@ from flax import nnx
 from showwork.config import Mesh
 from showwork.errors import UserError
 
+AXES = ("fsdp", "tp")
 # A pytree of arrays.
 Tree = TypeVar("Tree")
 
 
 def make_mesh(config: Mesh) -> jax.sharding.Mesh:
-    """The first fsdp * tp devices, as a mesh with Tunix's axis names.
+    """The first fsdp * tp devices, as a mesh with Tunix's axis names: the layout of training.
 
     On a CPU it sets the number of virtual devices, so call it before JAX initialises. Two devices on two cores train
     faster than one device on both: XLA runs most of a backward pass on one core (bench/NOTES.md).
@@ -27,7 +29,38 @@ def make_mesh(config: Mesh) -> jax.sharding.Mesh:
             jax.config.update("jax_num_cpu_devices", wanted)
     if wanted > len(jax.devices()):
         raise UserError(f"params.yaml: hardware.mesh asks for {wanted} devices; there are {len(jax.devices())}")
-    return jax.sharding.Mesh(np.array(jax.devices()[:wanted]).reshape(config.fsdp, config.tp), ("fsdp", "tp"))
+    return jax.sharding.Mesh(np.array(jax.devices()[:wanted]).reshape(config.fsdp, config.tp), AXES)
+
+
+@contextlib.contextmanager
+def use(mesh: jax.sharding.Mesh | None) -> Generator[None]:
+    """The mesh as the context that programs are compiled in; without one, none.
+
+    A program has one context everywhere: in another it would be compiled again.
+    """
+    with mesh or contextlib.nullcontext():
+        yield
+
+
+def rollout_mesh(mesh: jax.sharding.Mesh, *, tp: int) -> jax.sharding.Mesh:
+    """The devices of the mesh in the layout of sampling: tp of them share out each matrix, the others rows.
+
+    Training gathers a layer's weights once a pass of thousands of tokens; sampling would gather them for every token.
+    """
+    return mesh if mesh.shape["tp"] == tp else jax.sharding.Mesh(mesh.devices.reshape(-1, tp), AXES)
+
+
+def for_rollout(state: nnx.State, mesh: jax.sharding.Mesh) -> nnx.State:
+    """The weights in the layout of sampling: whole on each device, or shared out along tp.
+
+    Those that have it already are shared, not copied.
+    """
+
+    def sharding(spec: jax.sharding.PartitionSpec) -> jax.NamedSharding:
+        axes = [axis if axis == "tp" and not _is_cpu(mesh) else None for axis in spec]
+        return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+    return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, sharding(spec)), state, nnx.get_partition_spec(state))
 
 
 def place(model: nnx.Module | nnx.Optimizer[nnx.Module], mesh: jax.sharding.Mesh) -> None:

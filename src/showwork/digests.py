@@ -30,7 +30,7 @@ EXEMPT = {
 # Exempt, but its imports count: showwork.arms merges an arm's section with the shared one.
 FOLLOWED = "showwork.config"
 # Stages with a script of their own in stages/; an arm's script is that of its kind.
-STAGES = ("ingest", "clean", "tokenizer", "base", "evaluate", "report")
+STAGES = ("ingest", "clean", "weights", "tokenizer", "base", "evaluate", "report")
 
 
 def write(params: Params, root: Path = Path()) -> None:

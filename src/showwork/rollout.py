@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from showwork import batching
+from showwork import batching, devices
+from showwork.devices import Tree
 from showwork.progress import Steps
 from showwork.records import Completion, Problem
 from showwork.sampling import Decoding, Sampling
 from showwork.shapes import round_up
 from showwork.tokenizer import Tokenizer
+from showwork.tunix_adapter import gemma
 from showwork.tunix_adapter.gemma import Model
 
 # Prompts are padded to a multiple of this, so that only a handful of shapes is compiled.
@@ -51,6 +52,36 @@ class Generated:
         return texts
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Where rows are generated, and how many at a time: changes memory and speed, and no token."""
+
+    count: int | None = None
+    """Rows at a time, rounded up to equal numbers of whole groups on each device; None for all."""
+    mesh: jax.sharding.Mesh | None = None
+    """Rows are spread over its axis fsdp, where each stays on its device, and weights are laid out as
+    devices.for_rollout says. None leaves everything where the weights are."""
+
+    @property
+    def shards(self) -> int:
+        """Devices among which the rows are shared out."""
+        return self.mesh.shape["fsdp"] if self.mesh else 1
+
+    def rows(self, total: int, generations: int) -> int:
+        """The count, of so many rows in groups of `generations`."""
+        return round_up(self.count or total, generations * self.shards)
+
+    def spread(self, rows: Tree) -> Tree:
+        """Arrays [N, …] spread over the devices.
+
+        Where XLA chooses, small ones are whole everywhere for a while, and programs are compiled for both cases.
+        """
+        return devices.spread(rows, self.mesh) if self.mesh else rows
+
+
+ALL_AT_ONCE = Slots()
+
+
 def left_pad(prompts: Sequence[Sequence[int]], *, pad_id: int, width: int = 1) -> np.ndarray:
     """[B, P], where P is the longest prompt or `width` if that is more, rounded up to PROMPT_BUCKET."""
     width = round_up(max(width, *map(len, prompts)), PROMPT_BUCKET)
@@ -68,50 +99,66 @@ def generate(
     decoding: Decoding,
     generations: int,
     first_row: int = 0,
-    slots: int | None = None,
+    slots: Slots = ALL_AT_ONCE,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Generated:
-    """Completes left-padded prompts [B, P], `slots` rows at a time, each `generations` times.
+    """Completes left-padded prompts [B, P], each `generations` times.
 
     The noise of a row is a function of (key, its number, the step) alone: its tokens do not depend on how a batch is
-    split into calls with the right first_row, on padding, on the number of slots, or on which rows have stopped.
-    slots is a multiple of generations; None means all rows. on_rows receives the number of finished rows.
+    split into calls with the right first_row, on padding, on the slots, or on which rows have stopped. on_rows receives
+    the number of finished rows.
     """
-    graphdef, state = nnx.split(model)
-    width, total = prompts.shape[1], len(prompts) * generations
-    slots = slots or total
+    with devices.use(slots.mesh):
+        return _generate(
+            model, prompts, key=key, decoding=decoding, generations=generations, first_row=first_row, slots=slots,
+            on_rows=on_rows,
+        )  # fmt: skip
+
+
+def _generate(
+    model: Model, prompts: np.ndarray, *, key: jax.Array, decoding: Decoding, generations: int, first_row: int,
+    slots: Slots, on_rows: Callable[[int], None],
+) -> Generated:  # fmt: skip
+    graphdef, state = gemma.computing(model)
+    state = devices.for_rollout(state, slots.mesh) if slots.mesh else state
+    width, total, shards = prompts.shape[1], len(prompts) * generations, slots.shards
+    rows_at_once = slots.rows(total, generations)
     # Refill once a quarter of the slots is free: each refill costs a prefill, and all of them share one program.
-    refill = max(1, slots // (4 * generations)) * generations
+    refill = max(1, rows_at_once // (4 * generations * shards)) * generations * shards
     # Columns beyond what the longest row needs: a full cache can then be shifted by more than so many.
-    spare = min(decoding.max_tokens, CACHE_BUCKET) // 2 if slots < total else 0
+    spare = min(decoding.max_tokens, CACHE_BUCKET) // 2 if rows_at_once < total else 0
     longest = width + decoding.max_tokens + spare
-    queue = _Queue(prompts, state, generations=generations, first_row=first_row, pad_id=decoding.pad_id)
+    queue = _Queue(prompts, slots, generations=generations, first_row=first_row, pad_id=decoding.pad_id)
     sizes = batching.Sizes(generations, min(longest, width + CACHE_BUCKET), decoding.max_tokens)
     prefill = functools.partial(batching.prefill, graphdef, state, key=key, pad_id=decoding.pad_id)
-    advance = functools.partial(batching.advance, graphdef, state, options=_on_device(decoding))
+    advance = functools.partial(batching.advance, graphdef, state, options=_on_device(decoding), shards=shards)
     found = np.full((total, decoding.max_tokens), decoding.pad_id, np.int32)
 
-    rows, column = prefill(*queue.take(slots), sizes=sizes), width
+    rows, column = prefill(*queue.take(rows_at_once), sizes=sizes), width
     while True:
         count, is_waiting = len(rows.number), queue.is_waiting
-        least = count - refill if is_waiting else next_size(count, decoding.max_tokens)
-        rows, column = advance(rows, jnp.int32(column), until=jnp.int32(rows.visible.shape[1]), least=jnp.int32(least))
+        # Of each device, as all that follows.
+        least = (count - refill if is_waiting else next_size(count, decoding.max_tokens)) // shards
+        until = jnp.int32(rows.visible.shape[1])
+        rows, column = advance(slots.spread(rows), jnp.int32(column), until=until, least=jnp.int32(least))
         column, number, tokens, start_column, stopped = jax.device_get(
             (column, rows.number, rows.tokens, rows.start_column, rows.has_stopped)
         )
         is_ours = number < first_row + total
         found[number[is_ours] - first_row] = tokens[is_ours]
-        running = count - int(stopped.sum())
-        on_rows(min(total, queue.taken * generations) - running)
+        has_stopped = stopped.reshape(shards, -1)
+        running = int((~has_stopped).sum(axis=1).max())
+        on_rows(max(0, min(total, queue.taken * generations) - count + int(stopped.sum())))
+        # Running rows first, in their order.
+        order = np.argsort(has_stopped, axis=1, kind="stable").astype(np.int32)
         if is_waiting and running <= least:
-            free = np.flatnonzero(stopped)[:refill].astype(np.int32)
+            free = order[:, count // shards - refill // shards :]
             new = prefill(*queue.take(refill), sizes=sizes._replace(columns=width))
             rows = batching.put(rows, new, free, jnp.int32(column))
         elif running == 0:
             return _finished(prompts, found, decoding, generations=generations)
         elif running <= least:
-            # Running rows first, in their order; stopped ones fill the remaining slots.
-            rows = batching.take(rows, np.argsort(stopped, kind="stable")[:least].astype(np.int32))
+            rows = batching.take(rows, order[:, :least])  # stopped ones fill the remaining slots
         else:
             unused = int(start_column[~stopped].min()) - width
             rows, column = _make_room(rows, column, unused, prompt=width, spare=spare, longest=longest)
@@ -121,7 +168,7 @@ def stream(
     model: Model, prompt: Sequence[int], *, max_tokens: int, stop_ids: Sequence[int], pad_id: int
 ) -> Iterator[int]:
     """The greedy completion of one prompt, token by token, the stop token last: the same tokens as generate's."""
-    graphdef, state = nnx.split(model)
+    graphdef, state = gemma.computing(model)
     decoding = Decoding(Sampling(greedy=True), max_tokens, tuple(stop_ids), pad_id)
     prompts = left_pad([prompt], pad_id=pad_id)
     width = prompts.shape[1]
@@ -132,7 +179,7 @@ def stream(
     for column in range(width, width + max_tokens):
         rows, _ = batching.advance(
             graphdef, state, rows, jnp.int32(column), until=jnp.int32(column + 1), least=jnp.int32(0),
-            options=_on_device(decoding),
+            options=_on_device(decoding), shards=1,
         )  # fmt: skip
         yield int(rows.tokens[0, column - width])
         if rows.has_stopped[0]:
@@ -148,9 +195,9 @@ def next_size(rows: int, max_tokens: int) -> int:
 class _Queue:
     """Prompts [B, P] that wait for a slot; `taken` counts those that have had one."""
 
-    def __init__(self, prompts: np.ndarray, state: nnx.State, *, generations: int, first_row: int, pad_id: int):
+    def __init__(self, prompts: np.ndarray, slots: Slots, *, generations: int, first_row: int, pad_id: int):
         self._prompts, self._generations, self._first_row, self._pad_id = prompts, generations, first_row, pad_id
-        self._sharding = jax.tree.leaves(state)[0].sharding
+        self._slots = slots
         self.taken = 0
 
     @property
@@ -163,14 +210,7 @@ class _Queue:
         self.taken += count
         chosen = self._prompts[first : self.taken]
         chosen = np.pad(chosen, ((0, count - len(chosen)), (0, 0)), constant_values=self._pad_id)
-        return self._spread(chosen), jnp.int32(self._first_row + first * self._generations)
-
-    def _spread(self, prompts: np.ndarray) -> jax.Array:
-        """Shards the prompts over the devices of the weights; otherwise each device would complete all of them."""
-        sharding = self._sharding
-        if not isinstance(sharding, jax.NamedSharding) or len(prompts) % sharding.mesh.shape["fsdp"]:
-            return jnp.asarray(prompts)
-        return jax.device_put(prompts, jax.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec("fsdp")))
+        return self._slots.spread(jnp.asarray(chosen)), jnp.int32(self._first_row + first * self._generations)
 
 
 def _on_device(decoding: Decoding) -> Decoding:
@@ -208,10 +248,16 @@ class Completer:
     stop_ids: Sequence[int]
     max_tokens: int
     rows_per_call: int
+    mesh: jax.sharding.Mesh | None = None
+    """The devices in the layout of sampling: see Slots."""
     prompt_tokens: int = 1
     """The width that prompts are padded to, so that all lists share their compiled programs."""
+    prompt_ids: Callable[[Problem], list[int]] | None = None
+    """The ids of a problem's prompt, BOS included; None for those of the chat template."""
 
     def ids(self, problem: Problem) -> list[int]:
+        if self.prompt_ids is not None:
+            return self.prompt_ids(problem)
         return self.tokenizer.prompt_ids(problem.question, system=self.system)
 
     def __call__(
@@ -225,7 +271,7 @@ class Completer:
         with Steps(name, len(problems)) as bar:
             generated = generate(
                 self.model, prompts, key=key, decoding=decoding, generations=generations,
-                slots=max(1, self.rows_per_call // generations) * generations,
+                slots=Slots(max(1, self.rows_per_call // generations) * generations, self.mesh),
                 on_rows=lambda rows: bar.update(rows // generations, "greedy" if sampling.greedy else "sampled"),
             )  # fmt: skip
         completions = generated.completions(self.tokenizer, self.stop_ids)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -13,12 +14,13 @@ from showwork.reading.answers import ANSWER_CLOSE, ANSWER_OPEN, REASONING_CLOSE,
 from showwork.reading.dual import CALC, HEADINGS
 
 MODEL_FILE = "tokenizer.model"
+CONFIG_FILE, SPECIAL_FILE, TEMPLATE_FILE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 # Only SentencePiece's model is read here; the rest is for loading the folder with transformers.
-FILES = (
-    MODEL_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja",
-)  # fmt: skip
+FAST_FILE = "tokenizer.json"
+FILES = (MODEL_FILE, FAST_FILE, CONFIG_FILE, SPECIAL_FILE, "added_tokens.json", TEMPLATE_FILE)
+_SPECIAL = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 PAD, EOS, BOS, UNK = 0, 1, 2, 3  # Gemma's
+SPACE_MARK = "\u2581"  # the space inside a piece
 # Single tokens, so that a tag is one decision of the model. Published Gemmas have the turn markers and the newline
 # as tokens too; the tags and headings are ordinary text to them.
 SYMBOLS = (
@@ -126,21 +128,17 @@ def find_lossy(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
 
 
 def save(model: bytes, folder: Path) -> None:
-    """Writes the tokenizer files of a Hugging Face checkpoint."""
+    """Writes the tokenizer files of a Hugging Face checkpoint, in place of those that are there."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
     write_bytes(folder / MODEL_FILE, model)
-    special = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    write_json(folder / "special_tokens_map.json", special)
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "GemmaTokenizer",
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
-            **special,
-        },
-    )
+    _complete(folder)
+
+
+def adopt(source: Path, folder: Path) -> None:
+    """Copies the tokenizer files of a published checkpoint, and writes those that transformers needs and it lacks."""
+    copy(source, folder)
+    _complete(folder)
 
 
 def copy(source: Path, folder: Path) -> None:
@@ -148,6 +146,46 @@ def copy(source: Path, folder: Path) -> None:
     for name in FILES:
         if (source / name).exists():
             write_bytes(folder / name, (source / name).read_bytes())
+
+
+def _complete(folder: Path) -> None:
+    """Writes what transformers reads besides the model; what is there already is kept."""
+    if not (folder / SPECIAL_FILE).exists():
+        write_json(folder / SPECIAL_FILE, _SPECIAL)
+    path = folder / CONFIG_FILE
+    theirs = read_json(path) if path.exists() else {"mask_token": None}  # or transformers adds a token <mask>
+    ours = {
+        "tokenizer_class": "GemmaTokenizer",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+        **_SPECIAL,
+    }
+    if (folder / TEMPLATE_FILE).exists():
+        del ours["chat_template"]
+    if not (folder / FAST_FILE).exists() and (spaces := _spaces((folder / MODEL_FILE).read_bytes())):
+        ours["added_tokens_decoder"] = spaces
+    if ours.keys() - theirs.keys():
+        write_json(path, ours | theirs)
+
+
+def _spaces(model: bytes) -> dict[str, Any]:
+    """Id → entry for transformers, of the symbols of the user that hold spaces.
+
+    A published Gemma has runs of up to 31 spaces among them. SentencePiece finds these in texts before anything else;
+    transformers looks for them before it writes spaces as SentencePiece does, finds none, and so splits a run of 32
+    into 16 and 16. `normalized` makes it look after.
+    """
+    from sentencepiece import sentencepiece_model_pb2  # here, because it takes as long as the rest of the module
+
+    protocol: Any = sentencepiece_model_pb2
+    entry = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": False}
+    return {
+        str(i): {"content": piece.piece, **entry}
+        for i, piece in enumerate(protocol.ModelProto.FromString(model).pieces)
+        if piece.type == piece.USER_DEFINED and SPACE_MARK in piece.piece
+    }
 
 
 def load(folder: Path) -> Tokenizer:
@@ -164,7 +202,7 @@ def load(folder: Path) -> Tokenizer:
 
 def load_published(folder: Path) -> Tokenizer:
     """The tokenizer of a published Gemma. Raises UserError if SentencePiece's model is missing or not Gemma's."""
-    has_other = (folder / "tokenizer.json").exists()
+    has_other = (folder / FAST_FILE).exists()
     why = "tokenizer.json is another format, which is not read here" if has_other else "every published Gemma has one"
     tokenizer = _read(folder, f"{why}: take it from the model's page")
     ids = (tokenizer.pad_id(), tokenizer.eos_id(), tokenizer.bos_id())

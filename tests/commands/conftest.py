@@ -50,8 +50,8 @@ class Repository:
         self.write("results/outcomes.csv", "\n".join([",".join(["id", *columns]), *rows]) + "\n")
         for arm, outcomes in columns.items():
             metrics = {
-                "n": n, "accuracy": outcomes.count("1") / n, "format_rate": 0.5, "faithful_rate": 0.25,
-                "truncated_rate": 0.0, "completion_tokens_mean": 30.0,
+                "n": n, "accuracy": outcomes.count("1") / n, "accuracy_flexible": 0.75, "format_rate": 0.5,
+                "faithful_rate": 0.25, "truncated_rate": 0.0, "completion_tokens_mean": 30.0,
             }  # fmt: skip
             self.write(f"results/metrics/eval/{arm}.json", json.dumps(metrics))
             self.write(f"results/metrics/train/{arm}.json", json.dumps({"train_tokens": 1000, "sampled_tokens": 0}))

@@ -19,7 +19,7 @@ from showwork.models import checkpoints, saving
 from showwork.models.specs import MODELS
 from showwork.prompts import render_prompt
 from showwork.reading.completion import read
-from showwork.tunix_adapter import gemma
+from showwork.tunix_adapter import gemma, parameters
 
 PLAIN = "<reasoning>\n7*6 = 42\n42+4 = 47\n</reasoning>\n<answer>46</answer>"
 DUAL = (
@@ -107,7 +107,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save(words, folder / "models/grpo")
     spec = MODELS["gemma3_test"]
     model = gemma.build_model(spec, vocabulary=310, dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(1))
+    parameters.draw_weights(model, key=jax.random.key(1))
     # At norms of 1 the embedding outweighs the layers, and the model repeats its last token for ever.
     state = nnx.state(model, nnx.Param)
     nnx.update(model, jax.tree.map(lambda leaf: leaf + 8.0 if leaf.ndim == 1 else leaf, state))
@@ -117,7 +117,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_stream_is_what_generate_gives_up_to_the_stop_token(trained: Path) -> None:
     folder = trained / "models/grpo"
-    model, _ = checkpoints.load(folder)
+    model, _ = checkpoints.load(folder, dtype="float32")
     words = tokenizer.load(folder)
     prompt = [words.bos_id(), *words.encode(render_prompt("How many apples?", system=""))]
     found = rollout.generate(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from showwork.evaluation.predictions import Prediction, Probe, Sample
-from showwork.evaluation.scoring import is_faithful, majority, pass_at, score_arm, score_shifted
+from showwork.evaluation.scoring import is_faithful, majority, pass_at, score_arm, score_few_shot, score_shifted
 from showwork.evaluation.statistics import wilson
 from showwork.records import Completion, Equation, Problem
 
@@ -46,6 +46,7 @@ def test_greedy_metrics_by_hand():
         "accuracy_low": round(low, 6),
         "accuracy_high": round(high, 6),
         "accuracy_within_10pct": 0.75,
+        "accuracy_flexible": 0.5,
         "format_rate": 0.75,
         "truncated_rate": 0.25,
         "completion_tokens_mean": 35.0,
@@ -167,6 +168,7 @@ def test_a_prediction_survives_its_file():
     rows = [json.loads(json.dumps(prediction.to_json())) for prediction in predictions]
     assert [Prediction.from_json(row) for row in rows] == predictions
     assert [Prediction.from_json(row).to_json() for row in rows] == rows
+    assert [row.few_shot for row in predictions] == [None] * 4
     keys = ["id", "question", "gold", "completion", "answer", "correct", "tokens", "truncated", "equations", "samples"]
     assert list(rows[0]) == keys
     assert list(rows[1]) == [*keys, "probe"]
@@ -205,10 +207,45 @@ def test_what_does_not_fit_together_is_refused(problems, greedy, samples, messag
         score_arm(problems, greedy, samples=samples)
 
 
+def test_flexible_accuracy_counts_the_last_number_whatever_its_form():
+    """Right by the tags and by the last number; by it alone; by the tags alone; by neither."""
+    asked = [problem(name, "12") for name in "abcd"]
+    greedy = [
+        solved("3*4 = 12", "12"),
+        completion("She has 3*4 = 12 eggs."),
+        completion(solved("3*4 = 12", "12").text + "\n5"),
+        completion("12 or 13"),
+    ]
+    metrics, predictions = score_arm(asked, greedy)
+    assert (metrics["accuracy"], metrics["accuracy_flexible"]) == (0.5, 0.5)
+    assert [row.correct for row in predictions] == [True, False, True, False]
+    assert [row.is_flexibly_correct for row in predictions] == [True, True, False, False]
+
+
 def test_the_second_test_set_is_counted_by_the_kind_that_begins_an_id():
     """A repeat's id has one more part: families-1a-2 is also of kind families."""
-    asked = [problem(id_, "12") for id_ in ("families-1a", "families-1a-2", "numbers-2b")]
-    assert score_shifted(asked, [solved("3*4 = 12", "12"), solved("3*4 = 13", "13"), solved("3*4 = 12", "12")]) == {
-        "shifted_n": 3, "shifted_accuracy": 0.666667, "shifted_families_n": 2, "shifted_families_accuracy": 0.5,
-        "shifted_numbers_n": 1, "shifted_numbers_accuracy": 1.0,
+    asked = [problem(id_, "12") for id_ in ("families-1a", "families-1a-2", "gsm8k_test-2b")]
+    drawn = [solved("3*4 = 12", "12"), solved("3*4 = 13", "13"), completion("13 and 12")]
+    assert score_shifted(asked, drawn) == {
+        "shifted_n": 3, "shifted_accuracy": 0.333333, "shifted_accuracy_flexible": 0.666667,
+        "shifted_families_n": 2, "shifted_families_accuracy": 0.5, "shifted_families_accuracy_flexible": 0.5,
+        "shifted_gsm8k_test_n": 1, "shifted_gsm8k_test_accuracy": 0.0, "shifted_gsm8k_test_accuracy_flexible": 1.0,
     }  # fmt: skip
+    assert score_shifted([], []) == {}
+
+
+def test_few_shot_is_a_second_measurement_beside_the_first():
+    metrics, predictions = score_arm(PROBLEMS, GREEDY)
+    shown = [completion("It is 12."), solved("5*2 = 10", "10"), completion("?"), solved("", "7", tokens=9)]
+    elsewhere = {"shifted_n": 2, "shifted_accuracy": 0.5}
+    found, kept = score_few_shot(predictions, PROBLEMS, shown, shifted=elsewhere, shots=8)
+    assert found == {
+        "few_shot_shots": 8, "few_shot_n": 4, "few_shot_accuracy": 0.5, "few_shot_accuracy_flexible": 0.75,
+        "few_shot_shifted_n": 2, "few_shot_shifted_accuracy": 0.5,
+    }  # fmt: skip
+    assert not found.keys() & metrics.keys()
+    assert kept[3].few_shot == Sample(shown[3].text, "7", True, 9, False)
+    assert [replace(row, few_shot=None) for row in kept] == predictions
+    rows = [json.loads(json.dumps(row.to_json())) for row in kept]
+    assert rows[0]["few_shot"]["text"] == "It is 12."
+    assert [Prediction.from_json(row) for row in rows] == kept

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,30 @@ from showwork import tokenizer as tokenizers
 from showwork.config import Mesh
 from showwork.models.specs import MODELS, GemmaSpec
 from showwork.records import Problem
-from showwork.tunix_adapter import gemma, lora
+from showwork.training.losses import Loss, Rows, supervised_loss
+from showwork.training.passes import Split, in_passes
+from showwork.tunix_adapter import gemma, lora, parameters
 
 VOCABULARY = 64
-ONE_DEVICE = devices.make_mesh(Mesh(fsdp=1, tp=1))
+
+
+def first_device() -> jax.sharding.Mesh:
+    """Begins JAX, with the CPU as four devices, of which most tests use one.
+
+    Compiling costs seconds per program and running it nothing: without these emitters it takes half the time. The flag
+    is read once, and is not for the programs that tests start.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false")
+        jax.config.update("jax_num_cpu_devices", 4)
+        return devices.make_mesh(Mesh(fsdp=1, tp=1))
+
+
+ONE_DEVICE = first_device()
+# All rows in one pass, all logits at a time.
+WHOLE = Split(devices=1, tokens=10**6, logit_positions=10**6)
+# One object, so that what is compiled for it is found again.
+SUPERVISED = supervised_loss()
 SENTENCES = (
     "Tom has 5 apples and buys 3 more. How many apples does he have?",
     "Tom has 5 + 3 = 8 apples.",
@@ -58,11 +79,11 @@ def spec() -> GemmaSpec:
     return dataclasses.replace(MODELS["gemma3_test"], sliding_window=8)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model(spec: GemmaSpec) -> nnx.Module:
-    """Shared: tests that train clone it."""
+    """Shared: tests that train copy its arrays, since training writes over them."""
     model = gemma.build_model(spec, vocabulary=VOCABULARY, dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -78,7 +99,7 @@ def with_lora(model: nnx.Module) -> nnx.Module:
     return adapted
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def adapted(model: nnx.Module) -> nnx.Module:
     return with_lora(model)
 
@@ -114,6 +135,23 @@ def logits_of() -> Callable[[nnx.Module, Any], np.ndarray]:
         return np.array(_logits(*nnx.split(model), jnp.asarray(row)))[0, : len(ids)]
 
     return logits
+
+
+def gradients(
+    model: nnx.Module, rows: Rows, loss: Loss = SUPERVISED, *, split: Split = WHOLE, wrt: Any = nnx.Param,
+    mesh: jax.sharding.Mesh = ONE_DEVICE,
+) -> tuple[tuple[jax.Array, dict[str, jax.Array]], nnx.State]:  # fmt: skip
+    """((loss, sums by name), gradients) of what `wrt` selects, as training takes them."""
+    with mesh:
+        return differentiate(*nnx.split(model, wrt, ...), devices.spread(rows, mesh), loss, split, wrt)
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "loss", "split", "wrt"))
+def differentiate(graphdef: Any, trained: Any, rest: Any, rows: Rows, loss: Loss, split: Split, wrt: Any) -> Any:
+    def value(trained: Any) -> Any:
+        return in_passes(loss, split=split, wrt=wrt)(nnx.merge(graphdef, trained, rest), rows)
+
+    return jax.value_and_grad(value, has_aux=True)(trained)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

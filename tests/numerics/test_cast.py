@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
-from showwork import config, devices, rollout
+from showwork import config, rollout
 from showwork.problems.variants import make_variant, question_mark
 from showwork.reading.answers import render_completion
 from showwork.reading.completion import Reading
@@ -22,9 +22,10 @@ from showwork.records import Completion, Equation, Problem
 from showwork.training import cast, selection
 from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.passes import Split
 from showwork.training.run import Run
-from showwork.tunix_adapter import gemma, supervised
-from tests.numerics.conftest import flat
+from showwork.tunix_adapter import gemma, parameters, supervised
+from tests.numerics.conftest import ONE_DEVICE, flat, with_lora
 
 # ------------------------------------------------------------------------------------------------- what is kept
 
@@ -127,7 +128,7 @@ CAST: dict[str, Any] = {
     "replay_styles": {"dual": 1.0},
     "validation_problems": 8,
     "training": {
-        "optimizer": OPTIMIZER, "steps": STEPS, "rows_per_step": 2, "micro_batch_rows": 2, "max_tokens": 96,
+        "optimizer": OPTIMIZER, "steps": STEPS, "rows_per_step": 2, "max_tokens": 96,
         "validate_every_steps": 3, "checkpoint_every_steps": 1,
     },
     "rollout": {
@@ -155,7 +156,7 @@ def _compiled_once(tmp_path_factory):
 def pupil(spec, words) -> nnx.Module:
     shallow = dataclasses.replace(spec, layers=1, global_layers=(0,))
     model = gemma.build_model(shallow, vocabulary=len(words), dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -168,11 +169,11 @@ def likes_e(monkeypatch):
 
 def teach(pupil: nnx.Module, words: Any, folder: Path, **changes: Any) -> tuple[np.ndarray, bytes, str]:
     """Weights, curve, and metrics with story, after a run that starts from a copy of the pupil."""
-    model, settings = nnx.clone(pupil), config.Cast.model_validate(CAST | changes)
+    model, settings = nnx.clone(pupil, arrays=True), config.Cast.model_validate(CAST | changes)
     folder.mkdir(exist_ok=True)
     curve = Curve(folder / "plot.csv", folder / "kept.csv", cast.COLUMNS)
-    run = Run("cast", 0, devices.make_mesh(config.Mesh(fsdp=1, tp=1)), folder, curve)
-    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),))
+    run = Run("cast", 0, ONE_DEVICE, Split(1, 96, 32), folder, curve)
+    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),), ONE_DEVICE)
     told = cast.train(arm, PROBLEMS, PROBLEMS[:8], [], run, taken=set())
     return flat(nnx.state(model, nnx.Param)), (folder / "plot.csv").read_bytes(), json.dumps(told)
 
@@ -212,7 +213,8 @@ def test_it_teaches_and_goes_on_where_it_was_killed(pupil, words, tmp_path, monk
     assert len(steps) - (STEPS + 2) == again
 
 
-def test_a_round_that_hurts_is_thrown_away(pupil, words, tmp_path, monkeypatch, likes_e):
+@pytest.mark.parametrize("is_adapted", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["full", "lora"])
+def test_a_round_that_hurts_is_thrown_away(pupil, words, tmp_path, monkeypatch, likes_e, is_adapted):
     first = []
 
     def is_as_at_first(text: str, gold: str) -> bool:
@@ -224,6 +226,7 @@ def test_a_round_that_hurts_is_thrown_away(pupil, words, tmp_path, monkeypatch, 
         cast, "read", lambda text: types.SimpleNamespace(is_correct=functools.partial(is_as_at_first, text))
     )
     wild = CAST["training"] | {"optimizer": OPTIMIZER | {"learning_rate": 100.0}, "steps": 1}
+    pupil = with_lora(pupil) if is_adapted else pupil
     weights, curve, told = teach(pupil, words, tmp_path, training=wild, rounds=1)
     assert curve.decode().splitlines()[1].startswith("0,1,1,")
     assert curve.decode().splitlines()[2].startswith("1,0,0,")

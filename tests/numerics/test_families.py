@@ -16,11 +16,13 @@ from flax import nnx
 from tunix.models.gemma import model as tunix_gemma
 
 from showwork import rollout
-from showwork.models import checkpoints, layout, saving
+from showwork.models import checkpoints, layout, published, saving
 from showwork.models.specs import MODELS, PUBLISHED, GemmaSpec
-from showwork.training import losses
-from showwork.tunix_adapter import gemma, lora
-from tests.numerics.conftest import ALPHA, RANK, with_lora
+from showwork.models.weights import Source
+from showwork.training.logps import completion_logps
+from showwork.training.losses import Rows
+from showwork.tunix_adapter import gemma, lora, parameters
+from tests.numerics.conftest import ALPHA, ONE_DEVICE, RANK, SUPERVISED, WHOLE, gradients, with_lora
 
 WINDOW = 8
 IDS = [2, 5, 9, 17, 33, 60, 4, 4, 8, 12, 20, 31, 7, 1, 44, 45, 46, 47, 3, 2, 30, 29]  # longer than twice the window
@@ -43,8 +45,15 @@ OTHERS = ("gemma", "gemma2")
 
 def build(name: str) -> nnx.Module:
     model = gemma.build_model(SPECS[name], vocabulary=64, dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     return model
+
+
+def rows_of(ids: list[int]) -> Rows:
+    """One row with one sequence, whose loss is the mean over all of its tokens but the first."""
+    tokens = np.array([ids], np.int32)
+    positions, segments = np.arange(len(ids), dtype=np.int32)[None], np.ones_like(tokens)
+    return Rows(tokens, positions, segments, np.full(tokens.shape, 1 / len(ids), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +125,7 @@ def test_what_transformers_writes_gives_its_logits(name, shard_size, torch, tran
     randomise(theirs, torch)
     theirs.save_pretrained(tmp_path, max_shard_size=shard_size)
     assert (tmp_path / "model.safetensors.index.json").exists() == (shard_size == "20KB")
-    ours, read = checkpoints.load(tmp_path)
+    ours, read = checkpoints.load(tmp_path, dtype="float32")
     assert read == spec
     wanted = logits_by_transformers(theirs, torch)
     np.testing.assert_allclose(logits_of(ours, IDS), wanted, atol=1e-4)
@@ -137,26 +146,18 @@ def test_the_text_half_of_a_model_that_sees(torch, transformers, tmp_path, logit
     theirs = transformers.Gemma3ForConditionalGeneration._from_config(config, attn_implementation="eager")
     randomise(theirs, torch)
     theirs.save_pretrained(tmp_path / "theirs")
-    saving.convert(tmp_path / "theirs", tmp_path / "ours", spec=spec, vocabulary=64, dtype="float32", stop_ids=(1,))
-    ours, read = checkpoints.load(tmp_path / "ours")
+    with published.opened(Source(tmp_path / "theirs", None)) as found:
+        saving.convert(found, tmp_path / "ours", spec=spec, vocabulary=64, stop_ids=(1,))
+    ours, read = checkpoints.load(tmp_path / "ours", dtype="float32")
     assert read == spec
     np.testing.assert_allclose(logits_of(ours, IDS), logits_by_transformers(theirs, torch)[:, :64], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_transformers_opens_what_is_written_after_full_training(name, torch, transformers, tmp_path, logits_of):
-    model = build(name)
-    tokens = jnp.asarray(IDS)[None]
-    row = {"positions": jnp.arange(len(IDS))[None], "segments": jnp.ones_like(tokens)}
-
-    @nnx.jit
-    def step(model: nnx.Module) -> None:
-        weights = jnp.ones(tokens.shape) / len(IDS)
-        gradients, _ = nnx.grad(losses.supervised_loss, has_aux=True)(model, tokens, **row, weights=weights)
-        nnx.update(model, jax.tree.map(lambda w, g: w - 0.5 * g, nnx.state(model, nnx.Param), gradients))
-
-    before = logits_of(model, IDS)
-    step(model)
+    model, before = build(name), logits_of(build(name), IDS)
+    _, slope = gradients(model, rows_of(IDS))
+    nnx.update(model, jax.tree.map(lambda w, g: w - 0.5 * g, nnx.state(model, nnx.Param), slope))
     wanted = logits_of(model, IDS)
     assert np.abs(wanted - before).max() > 0.01
     saving.save(model, tmp_path, spec=SPECS[name], stop_ids=(1,))
@@ -171,13 +172,16 @@ def test_transformers_and_peft_open_what_is_written_after_lora(name, torch, tran
     wanted = logits_of(adapted, IDS)
     assert np.abs(wanted - logits_of(model, IDS)).max() > 0.01
     saving.save(model, tmp_path / "base", spec=SPECS[name], stop_ids=(1,))
-    saving.save(adapted, tmp_path / "merged", spec=SPECS[name], stop_ids=(1,), adapter=(RANK, ALPHA))
+    saving.save_adapted(adapted, tmp_path / "adapted", start=tmp_path / "base", rank=RANK, alpha=ALPHA)
+    merged, spec = checkpoints.load_merged(tmp_path / "adapted", dtype="float32")
+    saving.save(merged, tmp_path / "merged", spec=spec, stop_ids=(1,))
     theirs = open_with_transformers(tmp_path / "merged", transformers, torch)
     np.testing.assert_allclose(logits_by_transformers(theirs, torch), wanted, atol=1e-4)
 
     peft = pytest.importorskip("peft")
-    base = open_with_transformers(tmp_path / "base", transformers, torch)
-    both = peft.PeftModel.from_pretrained(base, tmp_path / "merged" / "adapter")
+    # What lies beside the adapter are the weights that it was trained on.
+    base = open_with_transformers(tmp_path / "adapted", transformers, torch)
+    both = peft.PeftModel.from_pretrained(base, tmp_path / "adapted" / "adapter")
     np.testing.assert_allclose(logits_by_transformers(both, torch), wanted, atol=1e-4)
 
 
@@ -187,7 +191,7 @@ def test_transformers_and_peft_open_what_is_written_after_lora(name, torch, tran
 @pytest.mark.parametrize("name", OTHERS)
 def test_reading_back_gives_equal_logits(name, models, tmp_path, logits_of):
     saving.save(models[name], tmp_path, spec=SPECS[name], stop_ids=(1,))
-    loaded, read = checkpoints.load(tmp_path)
+    loaded, read = checkpoints.load(tmp_path, dtype="float32")
     assert read == SPECS[name]
     np.testing.assert_array_equal(logits_of(loaded, IDS), logits_of(models[name], IDS))
 
@@ -217,18 +221,18 @@ def test_greedy_is_argmax_by_whole_passes(name, models, logits_of):
 def test_packed_rows_are_read_as_they_are_alone(name, models, logits_of):
     # Softcap of the logits, positions that restart, and a window that ends within a segment: 5 tokens, then 11.
     tokens, cut = IDS[:16], 5
-    found = nnx.jit(losses.row_statistics)(
-        models[name], jnp.array([tokens]), jnp.array([[*range(cut), *range(16 - cut)]]),
-        jnp.array([[1] * cut + [2] * (16 - cut)]),
-    )[0][0]  # fmt: skip
+    rows = rows_of(tokens)._replace(
+        positions=np.array([[*range(cut), *range(16 - cut)]]), segments=np.array([[1] * cut + [2] * (16 - cut)])
+    )
+    found = completion_logps(models[name], rows, loss=SUPERVISED, split=WHOLE, mesh=ONE_DEVICE)[0]
     for part, start in ((tokens[:cut], 0), (tokens[cut:], cut)):
         logps = jax.nn.log_softmax(logits_of(models[name], part))
         wanted = [float(logps[i, token]) for i, token in enumerate(part[1:])]
-        np.testing.assert_allclose(found[start : start + len(wanted)], wanted, atol=1e-4)
+        np.testing.assert_allclose(found[start + 1 : start + len(part)], wanted, atol=1e-4)
 
 
 def test_gemma_2_caps_its_logits(models):
-    hidden = jnp.ones((1, 32)) * 100
+    hidden = jnp.zeros((1, 32)).at[0, 3].set(100)  # a single term, in whatever order terms are added
     raw = np.asarray(models["gemma2"].embedder.decode(hidden))
     assert np.abs(raw).max() > 3
     np.testing.assert_allclose(models["gemma2"].decode(hidden), 3 * np.tanh(raw / 3), rtol=1e-6)
@@ -256,8 +260,9 @@ def test_a_published_model_has_its_size(name):
 
 @pytest.mark.parametrize("name", ["gemma_2b", "gemma2_2b", "gemma3_270m"])
 def test_a_published_model_is_built_without_weights(name):
-    model = gemma.abstract_model(MODELS[name], vocabulary=PUBLISHED[name].vocabulary, dtype="bfloat16")
-    weights = gemma.parameters(model)
+    vocabulary = PUBLISHED[name].vocabulary
+    model = gemma.abstract_model(MODELS[name], vocabulary=vocabulary, dtype="bfloat16", weights_dtype="bfloat16")
+    weights = parameters.by_name(model)
     assert all(isinstance(weight, jax.ShapeDtypeStruct) for weight in weights.values())
     assert {weight.dtype for weight in weights.values()} == {jnp.dtype("bfloat16")}
     assert sum(weight.size for weight in weights.values()) == PARAMETERS[name]

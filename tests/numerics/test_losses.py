@@ -1,6 +1,5 @@
 """The losses' numbers, computed by hand, and changes that must not affect them."""
 
-import functools
 from typing import Any
 
 import jax
@@ -10,9 +9,11 @@ import pytest
 from flax import nnx
 
 from showwork.training import losses
-from tests.numerics.conftest import flat, log_softmax
+from showwork.training.logps import completion_logps
+from showwork.training.losses import Rows, policy_loss
+from tests.numerics.conftest import ONE_DEVICE, WHOLE, flat, gradients, log_softmax
 
-LN2, LN3, LN5 = np.log(2), np.log(3), np.log(5)
+LN2, LN3 = np.log(2), np.log(3)
 
 
 @pytest.fixture
@@ -20,82 +21,6 @@ def strict():
     """For this package's arithmetic: no implicit rank promotion, no NaN."""
     with jax.numpy_rank_promotion("raise"), jax.debug_nans(True):
         yield
-
-
-# ------------------------------------------------------------------------------------------- token_statistics
-
-
-def statistics(logits: Any, targets: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    found = losses.token_statistics(jnp.asarray(logits), lambda x: x, jnp.asarray(targets), **options)
-    return tuple(np.asarray(x) for x in found)
-
-
-@pytest.mark.usefixtures("strict")
-def test_logp_and_entropy_by_hand():
-    # Probabilities 1/2 1/4 1/4 and 1/5 3/5 1/5.
-    logits = np.array([[[LN2, 0.0, 0.0], [0.0, LN3, 0.0]]], np.float32)
-    logps, entropies = statistics(logits, [[0, 1]], chunk_tokens=8)
-    np.testing.assert_allclose(logps, [[-LN2, LN3 - LN5]], rtol=1e-6)
-    np.testing.assert_allclose(entropies, [[LN2 / 2 + 2 * (LN2 * 2) / 4, LN5 - 0.6 * LN3]], rtol=1e-6)
-
-
-@pytest.mark.usefixtures("strict")
-def test_a_constant_added_to_the_logits_changes_nothing():
-    logits = np.array([[[LN2, 0.0, 0.0], [0.0, LN3, 0.0]]], np.float32)
-    for ours, shifted in zip(
-        statistics(logits, [[0, 1]], chunk_tokens=8), statistics(logits + 100, [[0, 1]], chunk_tokens=8), strict=True
-    ):
-        np.testing.assert_allclose(ours, shifted, atol=2e-5)
-
-
-def test_temperature_divides_the_logits():
-    # At temperature 2 the odds 4 : 1 become 2 : 1; without it the logp would be ln 4/5.
-    logps, _ = statistics(np.array([[[np.log(4), 0.0]]], np.float32), [[0]], chunk_tokens=8, temperature=2.0)
-    np.testing.assert_allclose(logps, [[np.log(2 / 3)]], rtol=1e-6)
-
-
-def test_uniform_entropy_is_log_of_the_vocabulary():
-    _, entropies = statistics(np.zeros((1, 1, 5), np.float32), [[3]], chunk_tokens=8)
-    np.testing.assert_allclose(entropies, [[LN5]], rtol=1e-6)
-
-
-@pytest.mark.usefixtures("strict")
-@pytest.mark.parametrize("chunk", [3, 7])
-def test_chunked_equals_whole_in_values_and_gradients(chunk):
-    keys = jax.random.split(jax.random.key(0), 3)
-    hidden = jax.random.normal(keys[0], (2, 7, 4))
-    table = jax.random.normal(keys[1], (4, 11))
-    targets = jax.random.randint(keys[2], (2, 7), 0, 11)
-    weights = jnp.arange(14.0).reshape(2, 7)  # unequal, so that a shuffled position shows
-
-    def loss(hidden, table, chunk_tokens):
-        logps, entropies = losses.token_statistics(hidden, lambda x: x @ table, targets, chunk_tokens=chunk_tokens)
-        return jnp.sum(logps * weights), (logps, entropies)
-
-    both = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), static_argnums=2)
-    whole, parts = both(hidden, table, 100), both(hidden, table, chunk)
-    for ours, theirs in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_the_gradient_of_a_logp_is_onehot_minus_probabilities():
-    gradient = jax.grad(
-        lambda logits: losses.token_statistics(logits, lambda x: x, jnp.array([[0]]), chunk_tokens=8)[0].sum()
-    )(jnp.array([[[LN2, 0.0, 0.0]]]))
-    np.testing.assert_allclose(gradient, [[[1 - 1 / 2, -1 / 4, -1 / 4]]], atol=1e-6)
-
-
-def test_entropy_is_a_measurement_without_gradient():
-    gradient = jax.grad(
-        lambda logits: losses.token_statistics(logits, lambda x: x, jnp.array([[0]]), chunk_tokens=8)[1].sum()
-    )(jnp.array([[[LN2, 0.0, 0.0]]]))
-    assert not np.any(gradient)
-
-
-def test_half_precision_logits_are_summed_in_float32():
-    # 4096 equal logits: in bfloat16 a sum of ones stalls at 256, and the entropy would be ln 256.
-    logps, entropies = statistics(jnp.zeros((1, 1, 4096), jnp.bfloat16), [[5]], chunk_tokens=8)
-    np.testing.assert_allclose([logps[0, 0], entropies[0, 0]], [-12 * LN2, 12 * LN2], rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------- KL
@@ -183,12 +108,6 @@ def test_advantages_a_row_and_a_token_agree():
     np.testing.assert_array_equal(rows, tokens)
 
 
-@pytest.mark.parametrize("vocabulary", [64, 768, 262_144, 2**23])
-def test_a_chunk_of_logits_stays_bounded(vocabulary):
-    assert losses.chunk_tokens(vocabulary) >= 16
-    assert losses.chunk_tokens(vocabulary) * vocabulary <= max(2**22, 16 * vocabulary)
-
-
 # ------------------------------------------------------------------------------------------------ whole losses
 
 # Two examples of unequal length: prompts of 2 and 4 tokens, completions of 3 and 5.
@@ -196,37 +115,24 @@ EXAMPLES = [([2, 10, 11, 12, 1], 2), ([2, 20, 21, 22, 23, 24, 25, 26, 1], 4)]
 COMPLETION_TOKENS = 3 + 5
 
 
-def rows(*groups: list[int], width: int, weight: float = 1 / COMPLETION_TOKENS) -> dict[str, np.ndarray]:
+def rows(*groups: list[int], width: int, weight: float = 1 / COMPLETION_TOKENS) -> Rows:
     """Rows that hold the examples of each group one after the other."""
-    batch = {name: np.zeros((len(groups), width), np.int32) for name in ("tokens", "positions", "segments")}
-    batch["weights"] = np.zeros((len(groups), width), np.float32)
+    tokens, positions, segments = (np.zeros((len(groups), width), np.int32) for _ in range(3))
+    weights = np.zeros((len(groups), width), np.float32)
     for row, group in enumerate(groups):
         start = 0
-        for segment, (tokens, prompt_tokens) in enumerate((EXAMPLES[i] for i in group), start=1):
-            end = start + len(tokens)
-            batch["tokens"][row, start:end] = tokens
-            batch["positions"][row, start:end] = range(len(tokens))
-            batch["segments"][row, start:end] = segment
-            batch["weights"][row, start + prompt_tokens : end] = weight
+        for segment, (ids, prompt_tokens) in enumerate((EXAMPLES[i] for i in group), start=1):
+            end = start + len(ids)
+            tokens[row, start:end] = ids
+            positions[row, start:end] = range(len(ids))
+            segments[row, start:end] = segment
+            weights[row, start + prompt_tokens : end] = weight
             start = end
-    return batch
-
-
-@functools.partial(jax.jit, static_argnames=("graphdef", "loss", "options"))
-def _gradient(graphdef: Any, state: Any, batch: Any, loss: Any, options: tuple) -> Any:
-    def value(state):
-        return loss(nnx.merge(graphdef, state), **batch, **dict(options))
-
-    return jax.value_and_grad(value, has_aux=True)(state)
-
-
-def gradient(model: nnx.Module, batch: Any, loss: Any = losses.supervised_loss, **options: Any) -> Any:
-    """(loss, aux), gradients."""
-    return _gradient(*nnx.split(model), batch, loss, tuple(options.items()))
+    return Rows(tokens, positions, segments, weights)
 
 
 def test_supervised_loss_is_the_mean_over_completion_tokens(model, logits_of):
-    (loss, aux), _ = gradient(model, rows([0], [1], width=16))
+    (loss, aux), _ = gradients(model, rows([0], [1], width=16))
     nll = 0.0
     for tokens, prompt_tokens in EXAMPLES:
         logps = log_softmax(logits_of(model, tokens))
@@ -238,88 +144,77 @@ def test_supervised_loss_is_the_mean_over_completion_tokens(model, logits_of):
 
 
 def test_packed_equals_unpacked(model):
-    (loss, aux), gradients = gradient(model, rows([0], [1], width=16))
-    (packed_loss, packed_aux), packed_gradients = gradient(model, rows([0, 1], [], width=16))
+    (loss, aux), slope = gradients(model, rows([0], [1], width=16))
+    (packed_loss, packed_aux), packed_slope = gradients(model, rows([0, 1], [], width=16))
     assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(packed_aux["nll"]) == pytest.approx(float(aux["nll"]), rel=1e-5)
-    np.testing.assert_allclose(flat(packed_gradients), flat(gradients), atol=2e-6)
+    np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=2e-6)
 
     # One segment for both, as without a mask: the second example would see the first.
     merged = rows([0, 1], [], width=16)
-    merged["segments"] = np.minimum(merged["segments"], 1)
-    assert abs(float(gradient(model, merged)[0][0]) - float(loss)) > 1e-3
+    merged = merged._replace(segments=np.minimum(merged.segments, 1))
+    assert abs(float(gradients(model, merged)[0][0]) - float(loss)) > 1e-3
 
 
 def test_padding_changes_nothing(model):
-    (loss, aux), gradients = gradient(model, rows([0, 1], [], width=16))
-    (wide_loss, wide_aux), wide_gradients = gradient(model, rows([0, 1], [], width=24))
+    (loss, aux), slope = gradients(model, rows([0, 1], [], width=16))
+    (wide_loss, wide_aux), wide_slope = gradients(model, rows([0, 1], [], width=24))
     assert float(wide_loss) == pytest.approx(float(loss), rel=1e-5)
     assert int(wide_aux["tokens"]) == int(aux["tokens"])
-    np.testing.assert_allclose(flat(wide_gradients), flat(gradients), atol=2e-6)
+    np.testing.assert_allclose(flat(wide_slope), flat(slope), atol=2e-6)
 
 
 def test_what_stands_in_padding_is_not_read(model):
     batch = rows([0, 1], [], width=16)
-    other = {**batch, "tokens": np.where(batch["segments"] == 0, 33, batch["tokens"])}
-    np.testing.assert_array_equal(flat(gradient(model, batch)), flat(gradient(model, other)))
+    other = batch._replace(tokens=np.where(batch.segments == 0, 33, batch.tokens))
+    np.testing.assert_array_equal(flat(gradients(model, batch)), flat(gradients(model, other)))
 
 
 def test_prompts_alone_have_no_gradient(model):
     batch = rows([0, 1], [], width=16)
-    prompts_only = {**batch, "weights": np.zeros_like(batch["weights"])}
-    (loss, aux), gradients = gradient(model, prompts_only)
+    (loss, aux), slope = gradients(model, batch._replace(weights=np.zeros_like(batch.weights)))
     assert float(loss) == 0
     assert int(aux["tokens"]) == 0
-    assert not flat(gradients).any()
+    assert not flat(slope).any()
 
 
 # ------------------------------------------------------------------------------------------------ policy_loss
 
-POLICY = {"beta": 0.0, "epsilon_low": 0.2, "epsilon_high": 0.3, "temperature": 1.0}
+POLICY = losses.Objective(beta=0.0, epsilon_low=0.2, epsilon_high=0.3, temperature=1.0)
+WITH_KL = losses.Objective(beta=0.5, epsilon_low=0.2, epsilon_high=0.3, temperature=1.0)
 
 
-def policy_loss(model: nnx.Module, *arrays: Any, **options: Any) -> tuple[jax.Array, losses.Aux]:
-    named = {name: options.pop(name) for name in losses.PolicyRows._fields if name in options}
-    rows = losses.PolicyRows(*arrays, **named)
-    return losses.policy_loss(model, rows, objective=losses.Objective(**options))
-
-
-def policy_batch(advantages: tuple[float, float], old: Any = None, reference: Any = None) -> dict[str, Any]:
+def policy_rows(advantages: tuple[float, float], old: Any = None, reference: Any = None) -> Rows:
     batch = rows([0], [1], width=16)
-    batch["advantages"] = (np.array(advantages)[:, None] * (batch["weights"] > 0)).astype(np.float32)
-    return {**batch, "old_logps": old, "reference_logps": reference}
+    each = (np.array(advantages)[:, None] * (batch.weights > 0)).astype(np.float32)
+    return batch._replace(advantages=each, old_logps=old, reference_logps=reference)
 
 
-def logps_of(model: nnx.Module, batch: dict[str, Any]) -> np.ndarray:
-    logps, _ = _statistics(*nnx.split(model), {name: batch[name] for name in ("tokens", "positions", "segments")})
-    return np.pad(np.asarray(logps), ((0, 0), (1, 0)))
-
-
-@functools.partial(jax.jit, static_argnames="graphdef")
-def _statistics(graphdef: Any, state: Any, batch: Any) -> Any:
-    return losses.row_statistics(nnx.merge(graphdef, state), **batch)
+def logps_of(model: nnx.Module) -> np.ndarray:
+    """Of the completion tokens; 0 at the others."""
+    return completion_logps(model, policy_rows((0, 0)), loss=policy_loss(POLICY), split=WHOLE, mesh=ONE_DEVICE)
 
 
 def test_on_policy_gradient_is_that_of_reinforce(model):
-    batch = policy_batch((1.5, -0.5))
-    (loss, aux), gradients = gradient(model, batch, policy_loss, **POLICY)
+    batch = policy_rows((1.5, -0.5))
+    (loss, aux), slope = gradients(model, batch, policy_loss(POLICY))
     # The textbook's -sum(A * weight * logp) is a cross-entropy whose weights are signed.
-    signed = {name: batch[name] for name in ("tokens", "positions", "segments")}
-    _, textbook = gradient(model, {**signed, "weights": batch["weights"] * batch["advantages"]})
+    signed = rows([0], [1], width=16)
+    _, textbook = gradients(model, signed._replace(weights=batch.weights * batch.advantages))
     assert np.abs(flat(textbook)).max() > 1e-3
-    np.testing.assert_allclose(flat(gradients), flat(textbook), atol=1e-6)
+    np.testing.assert_allclose(flat(slope), flat(textbook), atol=1e-6)
     # At ratio 1 the value is -sum(A * weight).
     assert float(loss) == pytest.approx(-(1.5 * 3 - 0.5 * 5) / COMPLETION_TOKENS, rel=1e-5)
     assert float(aux["clipped"]) == 0
 
 
 def test_without_advantage_and_beta_the_gradient_is_exactly_zero(model):
-    (_, _), gradients = gradient(model, policy_batch((0.0, 0.0)), policy_loss, **POLICY)
-    assert not flat(gradients).any()
+    _, slope = gradients(model, policy_rows((0.0, 0.0)), policy_loss(POLICY))
+    assert not flat(slope).any()
 
 
 def test_the_entropy_and_token_sums(model, logits_of):
-    (_, aux), _ = gradient(model, policy_batch((1.5, -0.5)), policy_loss, **POLICY)
+    (_, aux), _ = gradients(model, policy_rows((1.5, -0.5)), policy_loss(POLICY))
     entropy = 0.0
     for tokens, prompt_tokens in EXAMPLES:
         logps = log_softmax(logits_of(model, tokens))[prompt_tokens - 1 : -1]
@@ -332,19 +227,17 @@ def test_the_entropy_and_token_sums(model, logits_of):
 def test_ratio_clip_and_kl_in_one_loss(model):
     # Old logps ln 2 below: the ratio is 2 everywhere. Row 0 (A = 1) is clipped at 1.3, row 1 (A = -1) is not.
     # The reference is ln 2 above: k3 = 2 - 1 - ln 2 a token.
-    logps = logps_of(model, policy_batch((0, 0)))
-    batch = policy_batch((1.0, -1.0), logps - np.float32(LN2), logps + np.float32(LN2))
-    (loss, aux), _ = gradient(model, batch, policy_loss, **{**POLICY, "beta": 0.5})
+    logps = logps_of(model)
+    batch = policy_rows((1.0, -1.0), logps - np.float32(LN2), logps + np.float32(LN2))
+    (loss, aux), _ = gradients(model, batch, policy_loss(WITH_KL))
     assert float(aux["clipped"]) == 3
     assert float(aux["kl"]) == pytest.approx(8 * (1 - LN2), rel=1e-4)
     assert float(loss) == pytest.approx((3 * -1.3 + 5 * 2) / 8 + 0.5 * (1 - LN2), rel=1e-4)
 
 
 def test_at_the_reference_the_penalty_has_no_gradient(model):
-    logps = logps_of(model, policy_batch((0, 0)))
-    (loss, _), gradients = gradient(
-        model, policy_batch((0.0, 0.0), logps, logps), policy_loss, **{**POLICY, "beta": 0.5}
-    )
+    logps = logps_of(model)
+    (loss, _), slope = gradients(model, policy_rows((0.0, 0.0), logps, logps), policy_loss(WITH_KL))
     assert abs(float(loss)) < 1e-6
     # k1's would be 0.5 * sum(weight * grad logp): a random walk at every step.
-    np.testing.assert_allclose(flat(gradients), 0, atol=1e-5)
+    np.testing.assert_allclose(flat(slope), 0, atol=1e-5)

@@ -9,9 +9,11 @@ from flax import nnx
 from showwork.evaluation import probing
 from showwork.prompts import render_prompt
 from showwork.records import Problem
-from showwork.training import losses
-from showwork.tunix_adapter import gemma
-from tests.numerics.conftest import log_softmax
+from showwork.training.logps import completion_logps
+from showwork.training.losses import Rows, policy_loss
+from showwork.tunix_adapter import gemma, parameters
+from tests.numerics.conftest import ONE_DEVICE, SUPERVISED, WHOLE, gradients, log_softmax, with_lora
+from tests.numerics.test_losses import POLICY
 
 PROBLEMS = [Problem(str(i), question, "", "1", ()) for i, question in enumerate(["5 + 3?", "How?", "4?"])]
 COMPLETIONS = ["5 + 3 = 8", "12 * 4 = 48.\n", ""]
@@ -22,7 +24,7 @@ LAYERS = 2
 def model(spec, words):
     """With the whole vocabulary of the tokenizer."""
     model = gemma.build_model(spec, vocabulary=len(words), dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -84,11 +86,22 @@ def test_objection_is_read_at_the_late_layer(traces, lens, words):
 
 def test_logp_and_entropy_equal_those_of_training(model, words, traces):
     prompt, written = rows_of(words)[1]
-    tokens = jnp.array([prompt + written])
-    positions, segments = jnp.arange(tokens.shape[1])[None], jnp.ones_like(tokens)
-    logps, entropies = nnx.jit(losses.row_statistics)(model, tokens, positions, segments)
-    np.testing.assert_allclose(traces[1].logp, logps[0, len(prompt) - 1 :], atol=6e-4)
-    np.testing.assert_allclose(traces[1].entropy, entropies[0, len(prompt) - 1 :], atol=6e-4)
+    tokens = np.array([prompt + written])
+    weights = (np.arange(tokens.shape[1]) >= len(prompt))[None].astype(np.float32)
+    positions, segments = np.arange(tokens.shape[1])[None], np.ones_like(tokens)
+    rows = Rows(tokens, positions, segments, weights, advantages=weights)
+    logps = completion_logps(model, rows, loss=SUPERVISED, split=WHOLE, mesh=ONE_DEVICE)
+    np.testing.assert_allclose(traces[1].logp, logps[0, len(prompt) :], atol=6e-4)
+    (_, aux), _ = gradients(model, rows, policy_loss(POLICY))
+    assert sum(traces[1].entropy) == pytest.approx(float(aux["entropy"]), abs=6e-4 * len(written))
+
+
+def test_an_adapter_is_part_of_every_layer(model, words, logits_of, traces):
+    adapted = with_lora(model)
+    for trace, plain, (prompt, ids) in zip(take(adapted, words), traces, rows_of(words), strict=False):
+        logps = log_softmax(logits_of(adapted, prompt + ids)[len(prompt) - 1 : -1])[range(len(ids)), ids]
+        np.testing.assert_allclose(trace.logp, logps, atol=6e-4)
+        assert np.abs(np.array(trace.logp) - plain.logp).max() > 0.1
 
 
 def test_without_weights_every_token_is_as_likely(model, words):

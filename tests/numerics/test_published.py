@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 from showwork import files, presets
 from showwork import tokenizer as tokenizers
 from showwork.errors import UserError
-from showwork.models import checkpoints, saving
+from showwork.models import checkpoints, saving, weights
 from showwork.models.specs import MODELS
-from showwork.tunix_adapter import gemma
+from showwork.tunix_adapter import gemma, parameters
 from tests.numerics.conftest import SENTENCES
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
     """A published Gemma 2's folder; two rows of its embedding have no token."""
     folder = tmp_path_factory.mktemp("source")
     model = gemma.build_model(MODELS["gemma2_test"], vocabulary=VOCABULARY + 2, dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     saving.save(model, folder, spec=MODELS["gemma2_test"], stop_ids=(1,))
     tokenizers.save(tokenizers.train(SENTENCES, vocabulary=VOCABULARY), folder)
     return folder
@@ -60,20 +60,21 @@ def project(tmp_path, source, problems, monkeypatch) -> Any:
 
 
 def test_a_published_model_is_brought_in(project, source):
-    project(dtype="bfloat16")
+    project(dtype="bfloat16")  # in which it is computed; the weights keep their own
     stage("tokenizer").main()
     stage("base").main()
     words = tokenizers.load(Path("models/base"))
     assert len(words) == VOCABULARY
-    loaded, spec = checkpoints.load(Path("models/base"))
+    loaded, spec = checkpoints.load(Path("models/base"), dtype="float32")
     assert spec == MODELS["gemma2_test"]
-    for name, theirs in gemma.parameters(checkpoints.load(source)[0]).items():
-        ours = gemma.parameters(loaded)[name]
-        np.testing.assert_array_equal(ours, theirs[: len(ours)].astype("bfloat16"))
+    for name, theirs in parameters.by_name(checkpoints.load(source, dtype="float32")[0]).items():
+        ours = parameters.by_name(loaded)[name]
+        np.testing.assert_array_equal(ours, theirs[: len(ours)])
     # A training target ends with <end_of_turn>, which the published generation_config.json need not name.
     assert checkpoints.stop_ids(Path("models/base")) == (*words.encode("<end_of_turn>"), 1)
     assert files.read_json(Path("results/metrics/train/base.json")) == {
         "optimizer_steps": 0, "train_tokens": 0, "sampled_tokens": 0, "weights": f"folder:{source}", "revision": None,
+        "sha256": weights.digests(weights.Source(source, None)),
     }  # fmt: skip
     for name in ("model.safetensors", "tokenizer.model", "tokenizer_config.json"):
         assert (Path("models/base") / name).exists()
@@ -96,5 +97,7 @@ def test_another_models_tokenizer_is_a_mistake(project):
 def test_a_published_name_without_weights_is_a_mistake_that_says_where_they_are(project):
     stage("tokenizer").main()
     project(weights=None, name="gemma2_2b")
-    with pytest.raises(UserError, match=r"set it to hub:google/gemma-2-2b-it, kaggle:google/gemma-2/.* or folder:PATH"):
+    with pytest.raises(
+        UserError, match=r"set it to hub:google/gemma-2-2b-it, kaggle:google/gemma-2/.*, folder:PATH or"
+    ):
         stage("base").main()

@@ -1,22 +1,21 @@
 """Advantages, token weights, layout and order of the group arms, computed by hand."""
 
-import functools
+import dataclasses
 import itertools
 from typing import Any
 
 import numpy as np
-import optax
 import pytest
-from flax import nnx
 
-from showwork import rollout
+from showwork import config, rollout
 from showwork.records import Completion, Problem
 from showwork.rewards import RewardSpec
-from showwork.training import credit, losses, packing, rl
+from showwork.training import credit, packing, rl
 from showwork.training.logps import completion_logps
-from showwork.tunix_adapter import gemma
-from tests.numerics.conftest import ONE_DEVICE, VOCABULARY, flat, log_softmax, with_lora
-from tests.numerics.test_losses import POLICY, gradient, policy_loss
+from showwork.training.losses import Rows, policy_loss
+from showwork.training.passes import Split
+from tests.numerics.conftest import ONE_DEVICE, WHOLE, flat, gradients, log_softmax
+from tests.numerics.test_losses import POLICY, WITH_KL
 
 # ------------------------------------------------------------------------------------------------- advantages
 
@@ -69,16 +68,13 @@ MASK = np.array([[0, 1, 0, 0], [1, 1, 1, 0]])  # completions of 1 and 3 tokens
     ],
 )
 def test_token_weights_by_hand(aggregation, first, second, total):
-    weights = credit.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=1)
+    weights = credit.token_weights(MASK, aggregation=aggregation, max_tokens=5)
     np.testing.assert_allclose(weights, MASK * [[first], [second]], rtol=1e-6)
     assert weights.sum() == pytest.approx(total)
-    # MultiSteps will divide by the number of micro-batches.
-    doubled = credit.token_weights(MASK, aggregation=aggregation, max_tokens=5, parts=2)
-    np.testing.assert_allclose(doubled, 2 * weights)
 
 
 def test_weights_of_nothing_are_zero():
-    weights = credit.token_weights(np.zeros((2, 3)), aggregation="token-mean", max_tokens=5, parts=1)
+    weights = credit.token_weights(np.zeros((2, 3)), aggregation="token-mean", max_tokens=5)
     np.testing.assert_array_equal(weights, 0)
 
 
@@ -124,36 +120,20 @@ def test_rows_are_as_wide_as_the_bucket_asks():
     assert packing.lay_out(generated(), pad_id=0)["tokens"].shape == (4, packing.ROW_BUCKET)
 
 
-def policy_batch(rows: dict[str, np.ndarray], aggregation: str, parts: int) -> dict[str, Any]:
+def policy_values(rows: dict[str, np.ndarray], aggregation: str = "sequence-mean-token-mean") -> dict[str, np.ndarray]:
+    """The rows with weights and advantages."""
     advantages = credit.group_advantages(np.array([1.0, 0.0, 0.25, 1.0]), generations=2, kind="drgrpo")
-    return {
-        **{name: rows[name] for name in ("tokens", "positions", "segments")},
-        "weights": credit.token_weights(rows["mask"], aggregation=aggregation, max_tokens=4, parts=parts),
-        "advantages": (advantages[:, None] * rows["mask"]).astype(np.float32),
-    }
+    weights = credit.token_weights(rows["mask"], aggregation=aggregation, max_tokens=4)
+    return {**rows, "weights": weights, "advantages": (advantages[:, None] * rows["mask"]).astype(np.float32)}
 
 
-@pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-scale"])
-def test_micro_batches_equal_the_whole_step(model, small_rows, aggregation):
-    def gradients(batch: dict[str, Any]) -> Any:
-        return gradient(model, {**batch, "old_logps": None, "reference_logps": None}, policy_loss, **POLICY)[1]
+def as_rows(values: dict[str, np.ndarray]) -> Rows:
+    return Rows(**{name: value for name, value in values.items() if name != "mask"})
 
-    whole = gradients(policy_batch(small_rows, aggregation, 1))
-    multi_steps = optax.MultiSteps(optax.sgd(1.0), 2)
-    state = multi_steps.init(whole)
-    batch = policy_batch(small_rows, aggregation, 2)
-    for part in (slice(0, 2), slice(2, 4)):
-        # The two rows twice: the second copy weighs nothing, and the shape stays that of the whole.
-        halves = {name: np.concatenate([value[part]] * 2) for name, value in batch.items()}
-        halves["weights"][2:] = 0
-        updates, state = multi_steps.update(gradients(halves), state, whole)
-    np.testing.assert_allclose(-flat(updates), flat(whole), atol=1e-6)
 
-    if aggregation == "token-mean":
-        # Divided by each micro-batch's own 6 and 5 tokens, the known bug, the first would weigh less.
-        own = [batch["weights"][part] / batch["weights"][part].sum() for part in (slice(0, 2), slice(2, 4))]
-        biased = gradients({**batch, "weights": np.concatenate(own) / 2})
-        assert np.abs(flat(biased) - flat(whole)).max() > 1e-4
+def logps_of(model: Any, rows: Rows, *, temperature: float = 1.0, split: Split = WHOLE) -> np.ndarray:
+    loss = policy_loss(dataclasses.replace(POLICY, temperature=temperature))
+    return completion_logps(model, rows, loss=loss, split=split, mesh=ONE_DEVICE)
 
 
 GROUPS = np.array([0, 0, 1, 1])
@@ -190,110 +170,83 @@ def test_packed_groups_share_rows_and_a_prompt_stands_again_in_each_row_that_nee
     assert apart["branches"].max() == 1
 
 
-@pytest.mark.parametrize("window", [64, 3])
-@pytest.mark.parametrize("width", [16, 24])
-def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows, monkeypatch, window, width):
+@pytest.mark.parametrize("window", [pytest.param(64, marks=pytest.mark.slow), 3])
+def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows, monkeypatch, window):
     # With a window of 3 a local layer must count positions: in places, a second completion would lose its prompt.
     for layer in model.layers:
         monkeypatch.setattr(layer.attn, "sliding_window_size", window)
-    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "sequence-mean-token-mean", 1)}
-    batch["reference_logps"] = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0) - np.float32(0.3)
-
-    def run(rows: dict[str, np.ndarray]) -> Any:
-        rows = {name: value for name, value in rows.items() if name != "mask"}
-        return gradient(model, {**rows, "old_logps": None}, policy_loss, **{**POLICY, "beta": 0.5})
-
-    (loss, aux), slope = run(batch)
-    packed = packing.pack({**batch, "mask": small_rows["mask"]}, GROUPS, width=width, count=4, parts=1)
-    (packed_loss, packed_aux), packed_slope = run(packed)
+    values = policy_values(small_rows)
+    reference = logps_of(model, as_rows(values)) - np.float32(0.3)
+    values["reference_logps"] = np.where(values["mask"] > 0, reference, np.float32(0))
+    (loss, aux), slope = gradients(model, as_rows(values), policy_loss(WITH_KL))
+    packed = packing.pack(values, GROUPS, width=16, count=4, parts=1)
+    (packed_loss, packed_aux), packed_slope = gradients(model, as_rows(packed), policy_loss(WITH_KL))
     assert float(packed_loss) == pytest.approx(float(loss), rel=1e-5)
     assert float(packed_aux["kl"]) == pytest.approx(float(aux["kl"]), rel=1e-4)
     np.testing.assert_allclose(flat(packed_slope), flat(slope), atol=1e-6)
     # And so have the log-probabilities that mu > 1 and a reference ask for.
-    logps = completion_logps(model, packed, mesh=ONE_DEVICE, temperature=1.0)
+    logps = logps_of(model, as_rows(packed))
     np.testing.assert_allclose(
-        np.sort(logps[packed["mask"] > 0]), np.sort(batch["reference_logps"][small_rows["mask"] > 0]) + 0.3, atol=1e-5
+        np.sort(logps[packed["mask"] > 0]), np.sort(reference[small_rows["mask"] > 0]) + 0.3, atol=1e-5
     )
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_loss_in_chunks_is_the_whole_one_and_empty_rows_cost_nothing(model, small_rows, devices):
-    # Four rows of two parts' chunks of 4, or of one part's: 8 rows, of which 4 are empty and come last in their part.
-    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
-    logps = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
-    batch |= {"old_logps": None, "reference_logps": logps - np.float32(0.3)}
-    (loss, aux), slope = gradient(model, batch, policy_loss, **{**POLICY, "beta": 0.5})
-    order = [0, 1, 2, 3, 4, 5, 6, 7] if devices == 1 else [0, 1, 4, 5, 2, 3, 6, 7]
-    rows = {
-        name: None if value is None else np.concatenate([value, np.zeros_like(value)])[order]
-        for name, value in batch.items()
-    }
-    assert int(losses.used_chunks(rows["segments"], devices=devices)) == 1
-
-    def chunked(model, tokens, positions, segments, weights, advantages, old_logps, reference_logps, **options):
-        objective = losses.Objective(**options)
-        loss = losses.in_chunks(functools.partial(losses.policy_loss, objective=objective), devices=devices)
-        arrays = (tokens, positions, segments, weights, advantages, old_logps, reference_logps)
-        return loss(model, losses.PolicyRows(*arrays))
-
-    (found, found_aux), found_slope = gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})
-    assert float(found) == pytest.approx(float(loss), rel=1e-5)
-    assert {name: float(value) for name, value in found_aux.items()} == pytest.approx(
-        {name: float(value) for name, value in aux.items()}, rel=1e-5
-    )
-    np.testing.assert_allclose(flat(found_slope), flat(slope), rtol=1e-5, atol=1e-6)
-    # Rows without a segment are never read.
-    rows["weights"] = np.where(rows["segments"].any(axis=1, keepdims=True), rows["weights"], np.nan)
-    rows["tokens"][~rows["segments"].any(axis=1)] = 10**6
-    if devices == 1:
-        assert float(gradient(model, rows, chunked, **{**POLICY, "beta": 0.5})[0][0]) == float(found)
-
-
-def test_a_loss_in_chunks_recomputes_layers_of_an_adapted_model(model, spec, small_rows):
-    # As Tunix differentiates. nnx.remat fails there: a chunk's model is made inside, and its frozen weights outside.
-    batch = {"segments": small_rows["segments"], **policy_batch(small_rows, "token-mean", 1)}
-    rows = losses.PolicyRows(**batch, old_logps=None, reference_logps=None)
-    plain, remade = (
-        gemma.build_model(spec, vocabulary=VOCABULARY, dtype="float32", remat=remat) for remat in (False, True)
-    )
-
-    def loss_fn(model, rows):
-        return losses.policy_loss(model, rows, objective=losses.Objective(**POLICY))
-
-    def gradients(of, loss):
-        nnx.update(of, nnx.state(model))
-        wrt = nnx.DiffState(0, nnx.LoRAParam)
-        return nnx.jit(nnx.value_and_grad(loss, argnums=wrt, has_aux=True))(with_lora(of), rows)
-
-    (loss, _), slope = gradients(plain, loss_fn)
-    (found, _), found_slope = gradients(remade, losses.in_chunks(loss_fn, devices=1, wrt=nnx.LoRAParam))
-    assert float(found) == pytest.approx(float(loss), rel=1e-5)
-    np.testing.assert_allclose(flat(found_slope), flat(slope), rtol=1e-5, atol=1e-6)
-
-
-def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of):
-    found = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
-    warm = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=0.5)
-    assert found.shape == small_rows["tokens"].shape
-    np.testing.assert_array_equal(found[:, 0], 0)
-    for row, (tokens, segments) in enumerate(zip(small_rows["tokens"], small_rows["segments"], strict=True)):
+@pytest.mark.parametrize("split", [WHOLE, Split(1, 8, 3), Split(2, 8, 5)])
+def test_completion_logps_are_those_of_whole_passes(model, small_rows, logits_of, split):
+    rows = as_rows(policy_values(small_rows))
+    found, warm = (logps_of(model, rows, temperature=temperature, split=split) for temperature in (1.0, 0.5))
+    np.testing.assert_array_equal(found[small_rows["mask"] == 0], 0)
+    for row, (tokens, segments, mask) in enumerate(zip(rows.tokens, rows.segments, small_rows["mask"], strict=True)):
         ids = tokens[segments > 0]
         logits = logits_of(model, ids)[:-1]
         for values, temperature in ((found, 1.0), (warm, 0.5)):
             expected = np.take_along_axis(log_softmax(logits / temperature), ids[1:, None], axis=1)[:, 0]
+            expected *= mask[1 : len(ids)]
             np.testing.assert_allclose(values[row, 1 : len(ids)], expected, atol=2e-5)
 
 
 def test_completion_logps_are_the_old_logps_of_the_loss(model, small_rows):
     # At the ratio 1 the loss is -sum(A w); with old logps ln 2 below it is twice that, unclipped below epsilon 2.
-    batch = policy_batch(small_rows, "token-mean", 1)
-    logps = completion_logps(model, small_rows, mesh=ONE_DEVICE, temperature=1.0)
-    options = {**POLICY, "epsilon_high": 2.0}
-    on_policy = -(batch["advantages"] * batch["weights"]).sum()
+    rows = as_rows(policy_values(small_rows, "token-mean"))
+    logps = logps_of(model, rows)
+    wide = policy_loss(dataclasses.replace(POLICY, epsilon_high=2.0))
+    on_policy = -(rows.advantages * rows.weights).sum()
     for old, factor in ((logps, 1), (logps - np.float32(np.log(2)), 2)):
-        (loss, aux), _ = gradient(model, {**batch, "old_logps": old, "reference_logps": logps}, policy_loss, **options)
+        (loss, aux), _ = gradients(model, rows._replace(old_logps=old, reference_logps=logps), wide)
         assert float(loss) == pytest.approx(factor * on_policy, rel=1e-4)
         assert float(aux["kl"]) == pytest.approx(0, abs=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------- a step's rows
+
+
+def packer(split: Split, **changes: Any) -> packing.Packer:
+    limits = {"max_completion_tokens": 4}
+    settings = {"prompts_per_step": 2, "generations": 2, "beta": 0.0, "loss_aggregation": "token-mean", **changes}
+    rollout_limits = config.Rollout.model_construct(**limits)
+    return packing.Packer(
+        config.Rl.model_construct(**settings, rollout=rollout_limits), widest=4, pad_id=0, split=split
+    )
+
+
+@pytest.mark.parametrize("split", [WHOLE, Split(1, 8, 3), Split(2, 8, 5), Split(4, 10**6, 7)])
+def test_weights_are_over_the_whole_step_whatever_a_pass_holds(split, monkeypatch):
+    # 11 completion tokens in four completions. Divided by each pass's own tokens, those of a short completion that is
+    # alone in its pass would count for more.
+    monkeypatch.setattr(packing, "ROW_BUCKET", 8)
+    rows = packer(split)(generated(), np.array([1.0, -1.0, 0.5, -0.5]))
+    assert rows.tokens.shape == (split.capacity(4, 8), 8)
+    assert (rows.weights > 0).sum() == 2 + 4 + 1 + 4
+    np.testing.assert_allclose(rows.weights[rows.weights > 0], 1 / 11, rtol=1e-6)
+    assert {*rows.advantages[rows.weights > 0].tolist()} == {1.0, -1.0, 0.5, -0.5}
+
+
+def test_groups_without_variance_are_left_out_without_a_kl_term_alone():
+    found = packer(WHOLE)(generated(), np.array([0.0, 0.0, 0.5, -0.5]))
+    assert (found.weights > 0).sum() == 1 + 4
+    np.testing.assert_allclose(found.weights.max(), 1 / 11, rtol=1e-6)  # they count in the mean
+    with_kl = packer(WHOLE, beta=0.1)(generated(), np.array([0.0, 0.0, 0.5, -0.5]))
+    assert (with_kl.weights > 0).sum() == 11
 
 
 # --------------------------------------------------------------------------------------------------------- data

@@ -1,17 +1,23 @@
 """Generation against full forward passes, and the dependencies of its sampling noise."""
 
+import functools
+import logging
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from showwork import batching, rollout
+from showwork import batching, devices, rollout
+from showwork.config import Mesh
 from showwork.sampling import choose
 from showwork.training.logps import completion_logps
+from showwork.training.losses import Rows
 from showwork.training.packing import lay_out
-from tests.numerics.conftest import ONE_DEVICE, log_softmax
+from showwork.tunix_adapter import gemma
+from tests.numerics.conftest import ONE_DEVICE, SUPERVISED, VOCABULARY, WHOLE, log_softmax
 
 PAD, EOS, BOS = 0, 1, 2
 # Unequal lengths; the first is longer than the window of 8, and with 16 more tokens twice so.
@@ -111,9 +117,10 @@ def test_texts_are_without_the_stop_token(words):
 @pytest.fixture
 def traced_anew():
     """A part of the decode step that a test replaces is traced again, and forgotten afterwards."""
-    batching.advance.clear_cache()
+    advance = batching.advance
+    advance.clear_cache()
     yield
-    batching.advance.clear_cache()
+    advance.clear_cache()
 
 
 @pytest.fixture
@@ -202,7 +209,7 @@ def test_waiting_prompts_where_rows_have_stopped_change_no_token(
     monkeypatch.setattr(rollout, "CACHE_BUCKET", bucket)
     monkeypatch.setattr(rollout, "SMALLEST_BATCH_IF_LONG", 4)  # 4 slots are never cut to 1
     calls, told = counted(monkeypatch, "put", "shift", "widen"), []
-    found = generate(model, prompts, **options, slots=4, on_rows=told.append)
+    found = generate(model, prompts, **options, slots=rollout.Slots(4), on_rows=told.append)
     jax.effects_barrier()
     assert_same(found, whole)
     assert calls["put"] == len(prompts) - 4 // generations  # one prompt a refill, after those of the first prefill
@@ -224,7 +231,7 @@ def test_a_cache_that_grows_changes_no_token(model, monkeypatch):
 
 
 def test_more_slots_than_rows_change_no_token(model):
-    assert_same(generate(model, PROMPTS[:3], slots=8), generate(model, PROMPTS[:3]))
+    assert_same(generate(model, PROMPTS[:3], slots=rollout.Slots(8)), generate(model, PROMPTS[:3]))
 
 
 # ------------------------------------------------------------------------------------------------------- noise
@@ -344,8 +351,19 @@ def test_a_token_of_probability_zero_is_never_chosen(monkeypatch):
 # ------------------------------------------------------------------------------------------ sampler and trainer
 
 
-def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch, traced_anew):
-    seen, steps = [], 10
+@pytest.fixture(scope="module")
+def half(model, spec) -> nnx.Module:
+    """The same model in bfloat16, its weights still in float32: as they are trained."""
+    made = gemma.build_model(spec, vocabulary=VOCABULARY, dtype="bfloat16")
+    nnx.update(made, nnx.state(model))
+    return made
+
+
+# Logits of some 5 in float32; in bfloat16 they are products of hidden states of eight bits.
+@pytest.mark.parametrize(("kind", "rounding"), [("model", 1e-4), ("adapted", 1e-4), ("half", 5 * 2**-8)])
+@pytest.mark.parametrize("sampling", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
+def test_sampler_and_trainer_see_the_same_probabilities(request, monkeypatch, traced_anew, kind, rounding, sampling):
+    policy, seen, steps = request.getfixturevalue(kind), [], 10
 
     def recording(logits, keys, sampling):
         jax.debug.callback(lambda values: seen.append(np.asarray(values)), logits, ordered=True)
@@ -353,20 +371,108 @@ def test_sampler_and_trainer_see_the_same_probabilities(model, monkeypatch, trac
 
     monkeypatch.setattr(batching, "choose", recording)
     found = rollout.generate(
-        model, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), generations=1,
-        decoding=rollout.Decoding(SAMPLED, max_tokens=steps, stop_ids=(), pad_id=PAD),
+        policy, rollout.left_pad(PROMPTS, pad_id=PAD), key=jax.random.key(0), generations=1,
+        decoding=rollout.Decoding(sampling, max_tokens=steps, stop_ids=(), pad_id=PAD),
     )  # fmt: skip
     jax.effects_barrier()
-    rows = lay_out(found, pad_id=PAD)
-    trained = completion_logps(model, rows, mesh=ONE_DEVICE, temperature=1.0)
+    laid_out = lay_out(found, pad_id=PAD)
+    weights = laid_out.pop("mask").astype(np.float32)
+    rows = Rows(**laid_out, weights=weights)
+    logps_of = functools.partial(completion_logps, policy, loss=SUPERVISED, split=WHOLE, mesh=ONE_DEVICE)
+    trained = logps_of(rows)
     assert len(seen) == steps
-    for row, prompt in enumerate(PROMPTS):
-        for step in range(steps):
-            token, position, logits = found.tokens[row, step], len(prompt) + step, seen[step][row]
+    if kind == "half":
+        whole = completion_logps(request.getfixturevalue("model"), rows, loss=SUPERVISED, split=WHOLE, mesh=ONE_DEVICE)
+        assert np.abs(trained - whole).max() > 1e-3  # it is computed in bfloat16
+    for step in range(steps):
+        # The sampler shares out pad's probability; the trainer leaves it where it is.
+        changed = rows.tokens.copy()
+        positions = [len(prompt) + step for prompt in PROMPTS]
+        changed[range(len(PROMPTS)), positions] = PAD
+        pads = logps_of(rows._replace(tokens=changed))
+        for row, position in enumerate(positions):
+            token, logits = found.tokens[row, step], seen[step][row]
             assert logits[PAD] == -np.inf
-            # The sampler shares out pad's probability; the trainer leaves it where it is.
-            changed = {**rows, "tokens": rows["tokens"].copy()}
-            changed["tokens"][row, position] = PAD
-            pad = completion_logps(model, changed, mesh=ONE_DEVICE, temperature=1.0)[row, position]
-            sampled = log_softmax(logits[1:])[token - 1] + np.log1p(-np.exp(pad))
-            assert sampled == pytest.approx(trained[row, position], abs=1e-4)
+            sampled = log_softmax(logits[1:])[token - 1] + np.log1p(-np.exp(pads[row, position]))
+            assert sampled == pytest.approx(trained[row, position], abs=rounding)
+
+
+# ----------------------------------------------------------------------------------------------- several devices
+
+
+def mesh_of(fsdp: int, tp: int = 1) -> jax.sharding.Mesh:
+    return devices.make_mesh(Mesh(fsdp=fsdp, tp=tp))
+
+
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
+def test_tokens_do_not_depend_on_the_devices(model, monkeypatch, traced_anew, caplog, count):
+    # 11 prompts twice, which neither the devices nor the slots divide, and completions that end at different steps:
+    # rows stop, are replaced, and are left out on each device for itself.
+    prompts = [*PROMPTS, *PROMPTS[::-1], *PROMPTS[1:]]
+    options: dict[str, Any] = {"generations": 2, "stop_ids": tuple(range(50, 56))}
+    whole = generate(model, prompts, **options)
+    assert {1, TOKENS} <= {*whole.lengths.tolist()}
+    calls = counted(monkeypatch, "put", "take", "widen", "shift")
+    monkeypatch.setattr(rollout, "CACHE_BUCKET", 4)
+    for name in ("SMALLEST_BATCH", "SMALLEST_BATCH_IF_LONG"):
+        monkeypatch.setattr(rollout, name, 1)
+    caplog.set_level(logging.DEBUG, "jax._src.interpreters.pxla")
+    told: list[int] = []
+    slots = rollout.Slots(9, mesh_of(count))  # rounded up to 12 or to 16
+    assert_same(generate(model, prompts, **options, slots=slots, on_rows=told.append), whole)
+    assert min(calls.values()) > 0, calls
+    assert told == sorted(told)
+    assert told[-1] == len(prompts) * 2
+    # Caches of 4, 8 and 16 columns after the prompt's 16, and fewer rows at the end. None is compiled a second time,
+    # as it would be where an array is of a weak type or lies elsewhere.
+    assert sum("Compiling jit(advance)" in record.getMessage() for record in caplog.records) == 4
+
+
+def test_weights_in_parts_change_no_token(model, monkeypatch):
+    # As on accelerators: each matrix over two devices, the rows over two pairs of them.
+    monkeypatch.setattr(devices, "_is_cpu", lambda mesh: False)
+    mesh, prompts = mesh_of(2, 2), [*PROMPTS, *PROMPTS[1:]]
+    whole = generate(model, prompts, sampling=GREEDY, stop_ids=())
+    assert_same(generate(model, prompts, sampling=GREEDY, stop_ids=(), slots=rollout.Slots(4, mesh)), whole)
+    placed = nnx.clone(model)
+    devices.place(placed, mesh)
+    weights = devices.for_rollout(gemma.computing(placed)[1], devices.rollout_mesh(mesh, tp=1))
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(weights))
+    weights = devices.for_rollout(gemma.computing(placed)[1], mesh)
+    kernel = weights["layers"][0]["mlp"]["gate_proj"]["kernel"][...]
+    assert kernel.addressable_shards[0].data.shape == (32, 64 // 2)  # along tp, and whole along fsdp
+
+
+def test_rows_stay_on_their_devices_whatever_is_done_with_them(model, traced_anew):
+    mesh, count = mesh_of(4), 8
+    graphdef, state = gemma.computing(model)
+    state = devices.for_rollout(state, mesh)
+    decoding = rollout._on_device(rollout.Decoding(SAMPLED, max_tokens=TOKENS, stop_ids=(EOS,), pad_id=PAD))
+
+    def start(prompts: list[list[int]], columns: int) -> batching.Rows:
+        placed = devices.spread(jnp.asarray(rollout.left_pad(prompts, pad_id=PAD)), mesh)
+        sizes = batching.Sizes(generations=2, columns=columns, tokens=TOKENS)
+        return batching.prefill(graphdef, state, placed, jnp.int32(0), key=jax.random.key(0), pad_id=PAD, sizes=sizes)
+
+    def check(rows: batching.Rows) -> batching.Rows:
+        """That nothing of the size of the cache or of the logits is on more than its own device."""
+        for leaf in (rows.logits, rows.visible, *(layer[part] for layer in rows.cache.values() for part in "kv")):
+            assert {shard.data.shape for shard in leaf.addressable_shards} == {(len(leaf) // 4, *leaf.shape[1:])}
+        return rows
+
+    with mesh:
+        rows = check(start(PROMPTS, 20))
+        assert len(rows.number) == count
+        rows, column = batching.advance(
+            graphdef, state, rows, jnp.int32(16), until=jnp.int32(18), least=jnp.int32(0), options=decoding, shards=4
+        )
+        check(rows)
+        slots = np.zeros((4, 1), np.int32) + np.array([[1], [0], [1], [0]], np.int32)
+        smaller = check(batching.take(rows, slots))
+        assert smaller.number.tolist() == [1, 2, 5, 6]  # of each device's own two rows
+        new = start(PROMPTS, 16)._replace(number=100 + jnp.arange(count))
+        rows = check(
+            batching.put(check(batching.widen(rows, columns=24)), check(new), np.tile([[1, 0]], (4, 1)), column)
+        )
+        assert rows.number.tolist() == [101, 100, 103, 102, 105, 104, 107, 106]
+        check(batching.shift(rows, jnp.int32(2)))

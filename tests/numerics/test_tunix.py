@@ -21,7 +21,7 @@ from tunix.models.gemma import model as tunix_gemma
 from tunix.models.gemma3 import model as tunix_gemma3
 from tunix.rl import common as tunix_common
 
-from showwork import config, devices, rollout
+from showwork import config, rollout
 from showwork.errors import UserError
 from showwork.models.specs import MODELS, GemmaSpec
 from showwork.reading.answers import render_completion
@@ -29,18 +29,20 @@ from showwork.rewards import RewardSpec
 from showwork.training import credit, data, losses, packing, rl, sft
 from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
+from showwork.training.losses import Rows
+from showwork.training.passes import Split
 from showwork.training.run import Run
 from showwork.training.samples import Sampler
-from showwork.tunix_adapter import attention, gemma, lora, supervised, trainer_options
-from tests.numerics.conftest import flat
-from tests.numerics.test_losses import EXAMPLES, gradient, rows
+from showwork.tunix_adapter import attention, gemma, lora, parameters, supervised, trainer_options
+from tests.numerics.conftest import ONE_DEVICE, WHOLE, flat, gradients, with_lora
+from tests.numerics.test_losses import EXAMPLES, rows
 
 # -------------------------------------------------------------------------------------------- the model's start
 
 
 def mlp_gradients(model: nnx.Module) -> np.ndarray:
-    _, gradients = gradient(model, rows([0], [1], width=16))
-    return flat([layer["mlp"] for layer in gradients["layers"].values()])
+    _, slope = gradients(model, rows([0], [1], width=16))
+    return flat([layer["mlp"] for layer in slope["layers"].values()])
 
 
 def test_a_stock_gemma_has_dead_mlps_and_ours_has_not(model, spec):
@@ -65,9 +67,9 @@ def test_weights_are_drawn_at_their_scales(model):
 
 def test_a_weight_depends_on_key_and_path_alone(model, spec):
     again = gemma.build_model(spec, vocabulary=64, dtype="float32")
-    gemma.draw_weights(again, key=jax.random.key(0))
+    parameters.draw_weights(again, key=jax.random.key(0))
     np.testing.assert_array_equal(flat(nnx.state(again, nnx.Param)), flat(nnx.state(model, nnx.Param)))
-    gemma.draw_weights(again, key=jax.random.key(1))
+    parameters.draw_weights(again, key=jax.random.key(1))
     assert np.abs(flat(nnx.state(again, nnx.Param)) - flat(nnx.state(model, nnx.Param))).max() > 0.1
 
 
@@ -86,8 +88,12 @@ def test_every_family_has_local_and_global_layers_where_it_says(name):
     assert tunix_gemma3.AttentionType.GLOBAL not in tunix_gemma3.GEMMA3_ATTENTION_PATTERN[:5]
 
 
-def test_layers_that_are_alike_are_traced_once(monkeypatch):
-    model = gemma.abstract_model(MODELS["gemma3_tiny"], vocabulary=64, dtype="float32")
+@pytest.mark.parametrize("is_adapted", [False, True], ids=["plain", "lora"])
+def test_layers_that_are_alike_are_traced_once(monkeypatch, is_adapted):
+    spec = dataclasses.replace(MODELS["gemma3_test"], layers=6, global_layers=(5,))
+    model = gemma.build_model(spec, vocabulary=64, dtype="float32")
+    if is_adapted:  # Qwix writes into each module where it is, and no two layers would be alike
+        model = lora.add_lora(model, rank=2, alpha=2.0, key=jax.random.key(0))
     traced: list[str] = []
     attend = attention.attend
 
@@ -100,9 +106,11 @@ def test_layers_that_are_alike_are_traced_once(monkeypatch):
     mask = jnp.tril(jnp.ones((24, 24), bool))[None]
     graphdef, state = nnx.split(model)
     run = jax.jit(lambda state: nnx.merge(graphdef, state)(tokens, tokens, None, mask, return_hidden=True)[0])
-    run.trace(state)
-    assert len(model.layers) == 4
+    lowered = run.lower(state).as_text()
     assert sorted(traced) == ["global", "local"]
+    assert lowered.count("func.func private @_layer") == 2
+    kinds = [nnx.split(layer)[0] for layer in model.layers]
+    assert [kind == kinds[0] for kind in kinds] == [True] * 5 + [False]
 
 
 def test_tunix_is_imported_in_parts_and_there_when_asked_for():
@@ -142,7 +150,7 @@ def test_attention_is_that_of_tunix(family, kv_heads, is_global, monkeypatch):
         attention_softcap=2.0 if family == "gemma2" else None,
     )  # fmt: skip
     model = gemma.build_model(spec, vocabulary=64, dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     ours, (theirs,) = model.layers[0].attn, type(model.layers[0].attn).__bases__
     x = jax.random.normal(jax.random.key(1), (2, 48, 32))
     positions = jnp.tile(jnp.arange(48), (2, 1))
@@ -222,7 +230,7 @@ def test_sampling_gives_each_step_and_row_its_own_noise(words, problems, monkeyp
 
     monkeypatch.setattr(rollout, "generate", generate)
     settings = config.Rl.model_validate(ARM | {"rollout": ARM["rollout"] | {"rows_per_call": 2}})
-    sample = Sampler(LoadedArm(settings, None, None, words, "", (1,)), problems, [], name="grpo")
+    sample = Sampler(LoadedArm(settings, None, None, words, "", (1,), ONE_DEVICE), problems, [], name="grpo")
     for step in (3, 4):
         samples = sample(problems[:2], key=step)
     assert calls == [(3, 0), (3, 2), (4, 0), (4, 2)]
@@ -235,7 +243,7 @@ def test_the_stop_token_is_trained(words, problems):
         np.array([[2, 10]] * 2), np.array([[30, 1, 0], [31, 32, 33]]), np.array([2, 3]), np.array([False, True])
     )
     laid_out = packing.lay_out(found, pad_id=0)
-    weights = credit.token_weights(laid_out["mask"], aggregation="token-mean", max_tokens=3, parts=1)
+    weights = credit.token_weights(laid_out["mask"], aggregation="token-mean", max_tokens=3)
     assert weights[0, :5].tolist() == pytest.approx([0, 0, 0.2, 0.2, 0])
     assert laid_out["tokens"][0, 3] == 1
     # In SFT: it is the last trained token of every example.
@@ -272,63 +280,82 @@ def test_checkpoints_are_saved_by_step_count_alone(tmp_path, every):
         assert [step for step in range(1, 10) if manager.should_save(step)] == [*range(every, 10, every)]
 
 
-def steps_of(rows: int, micro_batch_rows: int, *, checkpoint_every_steps: int = 100) -> config.Supervised:
-    """The settings that a trainer reads."""
-    return config.Supervised.model_construct(
-        rows_per_step=rows, micro_batch_rows=micro_batch_rows, validate_every_steps=100,
-        checkpoint_every_steps=checkpoint_every_steps,
+def trainer_of(
+    model: nnx.Module, folder: Path, *, split: Split = WHOLE, every: int = 100, on_step: Any = lambda *_: None
+) -> supervised.SupervisedTrainer:
+    """Plain gradient descent, with a checkpoint at every so many steps."""
+    settings = config.Supervised.model_construct(validate_every_steps=100, checkpoint_every_steps=every)
+    return supervised.SupervisedTrainer(
+        model, optax.sgd(0.1), settings, loss=sft.loss_of(model, split), checkpoints=folder, on_step=on_step,
+        on_validation=lambda *_: None,
     )  # fmt: skip
 
 
-def train_supervised(model: nnx.Module, folder: Path, *, micro_batch_rows: int) -> tuple[np.ndarray, list[Any]]:
-    """One step of plain gradient descent on two rows of 3 and 5 trained tokens."""
-    trained, seen = nnx.clone(model), []
-    one = rows([0], [1], width=16, weight=1.0)
-    one["trained"] = one.pop("weights").astype(np.int32)
-    cut = ({name: value[i] for name, value in one.items()} for i in range(len(EXAMPLES)))
-    batches = data.micro_batches(cut, rows_per_step=2, micro_batch_rows=micro_batch_rows)
-    trainer = supervised.SupervisedTrainer(
-        trained, optax.sgd(0.1), steps_of(2, micro_batch_rows), loss_fn=losses.supervised_loss, checkpoints=folder,
-        on_step=lambda step, auxes: seen.append((step, auxes)), on_validation=lambda *_: None,
-    )  # fmt: skip
-    trainer.train(batches)
+def steps_of_examples(split: Split, *, steps: int = 1) -> list[Rows]:
+    """Steps on two rows of 3 and 5 trained tokens."""
+    one = rows([0], [1], width=16)
+    cut = [
+        {"tokens": one.tokens[i], "positions": one.positions[i], "segments": one.segments[i],
+         "trained": (one.weights[i] > 0).astype(np.int32)}
+        for i in range(len(EXAMPLES))
+    ]  # fmt: skip
+    return list(data.step_rows(iter(cut * steps), rows_per_step=2, split=split))
+
+
+def train_supervised(model: nnx.Module, folder: Path, *, split: Split) -> tuple[np.ndarray, list[Any]]:
+    """Weights after one step, and what was told of it."""
+    trained, seen = nnx.clone(model, arrays=True), []
+    trainer = trainer_of(trained, folder, split=split, on_step=lambda *told: seen.append(told))
+    trainer.train(steps_of_examples(split))
     return flat(nnx.state(trained, nnx.Param)), seen
 
 
-def test_micro_batches_of_unequal_tokens_equal_one_batch(model, tmp_path):
-    whole, whole_seen = train_supervised(model, tmp_path / "whole", micro_batch_rows=2)
-    parts, parts_seen = train_supervised(model, tmp_path / "parts", micro_batch_rows=1)
+def test_passes_of_unequal_tokens_equal_one_pass(model, tmp_path):
+    whole, ((step, sums),) = train_supervised(model, tmp_path / "whole", split=WHOLE)
+    parts, ((_, same_sums),) = train_supervised(model, tmp_path / "parts", split=Split(1, 16, 4))
     start = flat(nnx.state(model, nnx.Param))
     assert np.abs(whole - start).max() > 1e-4
     # Tunix's mean of micro-batch means would weigh the 3 tokens as much as the 5: a difference of some 1e-3.
     np.testing.assert_allclose(parts, whole, atol=1e-6)
-    ((step, auxes),) = parts_seen
-    assert step == 1
-    assert [int(aux["tokens"]) for aux in auxes] == [3, 5]
-    assert sum(float(aux["nll"]) for aux in auxes) == pytest.approx(float(whole_seen[0][1][0]["nll"]), rel=1e-5)
+    assert (step, int(sums["tokens"]), int(same_sums["tokens"])) == (1, 8, 8)
+    assert float(same_sums["nll"]) == pytest.approx(float(sums["nll"]), rel=1e-5)
 
 
-@pytest.mark.parametrize(("micro_batches", "copies"), [(1, 0), (2, 1)])
-def test_a_step_in_one_piece_keeps_no_sum_of_gradients(model, tmp_path, micro_batches, copies):
-    """optax.MultiSteps around a single micro-batch would keep one more float a parameter."""
-    trainer = supervised.SupervisedTrainer(
-        nnx.clone(model), optax.sgd(0.1), steps_of(micro_batches, 1), loss_fn=losses.supervised_loss,
-        checkpoints=tmp_path, on_step=lambda *_: None, on_validation=lambda *_: None,
-    )  # fmt: skip
+def test_no_sum_of_gradients_is_kept_between_steps(model, tmp_path):
+    # optax.MultiSteps, which adds micro-batches up in Tunix, would keep one more float a parameter.
+    trainer = trainer_of(nnx.clone(model, arrays=True), tmp_path, split=Split(1, 16, 4))
     kept = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trainer.optimizer, nnx.optimizer.OptState)))
-    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    assert kept // weights == copies
+    assert kept < 10
+
+
+@pytest.mark.parametrize("is_adapted", [False, True], ids=["full", "lora"])
+def test_weights_are_updated_where_they_are(model, tmp_path, is_adapted):
+    # Tunix gives up the optimizer's buffers alone: for a moment, all trained weights would be there twice.
+    trained = with_lora(model) if is_adapted else nnx.clone(model, arrays=True)
+    kind = nnx.LoRAParam if is_adapted else nnx.Param
+    reference = nnx.clone(trained)
+    before, frozen = (jax.tree.leaves(state) for state in nnx.split(trained, kind, ...)[1:])
+    copies = [np.array(leaf) for leaf in before]
+    step, *more = steps_of_examples(WHOLE, steps=2)
+    trainer = trainer_of(trained, tmp_path)
+    trainer.train([step, *more])
+    after = jax.tree.leaves(nnx.state(trained, kind))
+    assert all((np.asarray(new) != old).any() for new, old in zip(after, copies, strict=True))
+    assert all(leaf.is_deleted() for leaf in before) == (not is_adapted)
+    if is_adapted:
+        # The frozen weights are not copied, and a model that shares all of them is what it was: the KL's reference.
+        assert all(a is b for a, b in zip(frozen, jax.tree.leaves(nnx.split(trained, kind, ...)[2]), strict=True))
+        for leaf, copy in zip(jax.tree.leaves(nnx.state(reference, kind)), copies, strict=True):
+            np.testing.assert_array_equal(leaf, copy)
 
 
 @pytest.mark.parametrize(("every", "told"), [(1, [1]), (2, [1, 2]), (3, [1])])
-def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, monkeypatch, every, told):
+def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, every, told):
     """Metrics are read one step late, so that the devices never wait; but always before the checkpoint is saved."""
     seen: list[int] = []
-    trainer = supervised.SupervisedTrainer(
-        nnx.clone(model), optax.sgd(0.1), steps_of(1, 1, checkpoint_every_steps=every),
-        loss_fn=losses.supervised_loss, checkpoints=tmp_path, on_step=lambda step, _: seen.append(step),
-        on_validation=lambda *_: None,
-    )  # fmt: skip
+    trainer = trainer_of(
+        nnx.clone(model, arrays=True), tmp_path, every=every, on_step=lambda step, _: seen.append(step)
+    )
     aux = {"nll": jnp.float32(1.0), "tokens": jnp.int32(1)}
     for step in range(len(told)):
         trainer._train_steps = step
@@ -346,7 +373,7 @@ ARM = {
         "learning_rate": 0.01, "warmup_ratio": 0.0, "final_ratio": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
         "max_grad_norm": 1.0,
     },
-    "steps": 2, "prompts_per_step": 2, "generations": 2, "micro_batches": 2, "iterations": 2, "beta": 0.1,
+    "steps": 2, "prompts_per_step": 2, "generations": 2, "iterations": 2, "beta": 0.1,
     "epsilon_low": 0.2, "epsilon_high": 0.2, "advantage": "grpo", "loss_aggregation": "token-mean",
     "rewards": {"format": 1.0},
     "rollout": {
@@ -365,7 +392,7 @@ class Killed(Exception):
 def policy(spec, words) -> nnx.Module:
     shallow = dataclasses.replace(spec, layers=1, global_layers=(0,))
     model = gemma.build_model(shallow, vocabulary=len(words), dtype="float32")
-    gemma.draw_weights(model, key=jax.random.key(0))
+    parameters.draw_weights(model, key=jax.random.key(0))
     return model
 
 
@@ -373,10 +400,10 @@ def train_group_arm(
     policy: nnx.Module, words: Any, problems: Any, folder: Path, *, start: nnx.Module | None = None, **changes: Any
 ) -> tuple[np.ndarray, list[Any]]:
     """Weights and rows of the curve after a run that starts from a copy of the policy, or from `start` in place."""
-    model, settings = start or nnx.clone(policy), config.Rl.model_validate(ARM | changes)
+    model, settings = start or nnx.clone(policy, arrays=True), config.Rl.model_validate(ARM | changes)
     curve = Curve(folder / "plot.csv", folder / "kept.csv", rl.columns(settings))
-    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),), reference=policy)
-    rl.train(arm, problems, [], Run("grpo", 0, devices.make_mesh(config.Mesh(fsdp=1, tp=1)), folder, curve))
+    arm = LoadedArm(settings, model, None, words, "", (words.eos_id(),), ONE_DEVICE, reference=policy)
+    rl.train(arm, problems, [], Run("grpo", 0, ONE_DEVICE, Split(1, 64, 16), folder, curve))
     return flat(nnx.state(model, nnx.Param)), [(int(r["step"]), int(r["sampled_tokens"])) for r in curve.rows]
 
 
@@ -416,13 +443,13 @@ def test_a_killed_group_arm_resumes_and_a_finished_one_rests(policy, words, prob
 def test_a_group_arm_with_lora_trains_its_adapter_alone(policy, words, problems, tmp_path, monkeypatch):
     lengths = RewardSpec("format", lambda completions, _: [i % 2 for i, _ in enumerate(completions)], 0.0, 1.0)
     monkeypatch.setattr(credit, "load", lambda name: lengths)
-    adapted = lora.add_lora(nnx.clone(policy), rank=2, alpha=2.0, key=jax.random.key(0))
-    before = {name: np.asarray(value) for name, value in gemma.parameters(adapted).items()}
+    adapted = lora.add_lora(nnx.clone(policy, arrays=True), rank=2, alpha=2.0, key=jax.random.key(0))
+    before = {name: np.asarray(value) for name, value in parameters.by_name(adapted).items()}
     train_group_arm(
-        policy, words, problems, tmp_path, start=adapted, steps=1, iterations=1, micro_batches=1,
+        policy, words, problems, tmp_path, start=adapted, steps=1, iterations=1,
         adapter={"rank": 2, "alpha": 2.0, "modules": []},
     )  # fmt: skip
-    after = gemma.parameters(adapted)
+    after = parameters.by_name(adapted)
     changed = {name for name in before if (before[name] != np.asarray(after[name])).any()}
     # lora_b starts at zero, so that at the first step lora_a has no gradient yet.
     assert changed == {name for name in before if name.endswith("_lora_b")}
@@ -438,6 +465,5 @@ def test_examples_that_are_all_too_long_are_a_mistake(policy, tmp_path):
     arm = config.Sft.model_construct(**ARM, rows_per_step=2, max_tokens=16)
     arm = arm.model_copy(update={"optimizer": config.Optimizer.model_validate(ARM["optimizer"])})
     curve = Curve(tmp_path / "plot.csv", tmp_path / "kept.csv", sft.COLUMNS)
-    mesh = devices.make_mesh(config.Mesh(fsdp=1, tp=1))
     with pytest.raises(UserError, match=r"sft\.max_tokens"):
-        sft.train(nnx.clone(policy), [], [], arm, Run("sft", 0, mesh, tmp_path, curve))
+        sft.train(nnx.clone(policy, arrays=True), [], [], arm, Run("sft", 0, ONE_DEVICE, WHOLE, tmp_path, curve))

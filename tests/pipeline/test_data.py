@@ -30,6 +30,7 @@ SOURCES: dict[str, dict[str, Any]] = {
                   "difficulty": "easy"},
     "held out": {"source": "jsonl", "train_files": ["data/source/train.jsonl"], "test_files": [], "hold_out_rows": 5},
 }  # fmt: skip
+NO_FILES: dict[str, Any] = {"basic_maths_files": [], "second_test_files": []}
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(data: dict[str, Any]) -> Any:
     """Runs both stages with this data section; the metrics of clean."""
     values = presets.values("tiny")
-    values["data"], values["clean"]["validation_rows"] = data, 2
+    values["data"], values["clean"]["validation_rows"] = NO_FILES | data, 2
     with Path("params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(values, file)
     for stage in ("ingest", "clean"):
@@ -93,6 +94,35 @@ def test_its_rows_are_cleaned_with_those_of_train_and_taught(project: Path, sour
 
 
 def test_without_one_nothing_is_added(project: Path) -> None:
-    metrics = run({**SOURCES["generated"], "basic_maths_files": []})
+    metrics = run(SOURCES["generated"])
     assert (metrics["train"]["read"], metrics["train"]["rejected"]) == (20, 0)
-    assert set(metrics["provenance"]) == {"source", "train", "test", "families", "numbers"}
+    assert set(metrics["provenance"]) == {"source", "train", "test", "shifted"}
+    assert metrics["shifted"] == metrics["provenance"]["shifted"] == {}
+    assert not list(read_jsonl(Path("data/clean/shifted.jsonl")))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_files_are_a_second_test_set_under_their_own_names(project: Path, source: str) -> None:
+    """After the generator's parts, in the order given: cleaned as any row, and kept out of train."""
+    run(SOURCES[source])
+    taught = Problem.from_json(next(read_jsonl(Path("data/clean/train.jsonl"))))
+    old = {"question": taught.question, "answer": f"{taught.reasoning}\n#### {taught.answer}"}
+    new = {"question": "What is 7 times 8, then?", "answer": "I multiply: 7*8 = <<7*8=56>>56\n#### 56"}
+    Path("data/source/GSM8K-test.jsonl").write_text(f"{json.dumps(old)}\n{json.dumps(new)}\nbroken\n", "utf-8")
+    Path("data/source/own.jsonl").write_text(json.dumps(new | {"answer": "56 or so\n#### 56.0"}), "utf-8")
+    files = ["data/source/GSM8K-test.jsonl", "data/source/own.jsonl"]
+    own = {"shifted_rows": 3} if source == "generated" else {}
+    metrics = run({**SOURCES[source], **own, "second_test_files": files})
+    made = ["families", "families", "numbers"] if own else []
+    second = [Problem.from_json(row) for row in read_jsonl(Path("data/clean/shifted.jsonl"))]
+    assert [problem.id.split("-")[0] for problem in second] == [*made, "gsm8k_test", "gsm8k_test", "own"]
+    assert [problem.answer for problem in second][-2:] == ["56", "56"]
+    counts = {name: (part["read"], part["rejected"]) for name, part in metrics["shifted"].items()}
+    assert counts == ({"families": (2, 0), "numbers": (1, 0)} if own else {}) | {"gsm8k_test": (3, 1), "own": (1, 0)}
+    assert metrics["rows"]["shifted"] == len(second)
+    assert metrics["provenance"]["shifted"]["own"]["files"][0]["path"] == "data/source/own.jsonl"
+    rejected = [(row["split"], row["row"], row["reason"]) for row in read_jsonl(Path("data/clean/rejected.jsonl"))]
+    assert ("gsm8k_test", 3, "broken_json") in rejected
+    kept = [row["question"] for name in ("train", "val") for row in read_jsonl(Path(f"data/clean/{name}.jsonl"))]
+    assert taught.question not in kept
+    assert metrics["leaks"] == {"exact": 1, "near": 0, "dropped": True}

@@ -149,7 +149,8 @@ WORKED = "<reasoning>\n3*4 = 12\n</reasoning>\n<answer>12</answer>"
         (prediction(WORKED, equations=[("3*4", "13", False)]), ["unfaithful", "false"]),
         (prediction(WORKED.replace("3*4 = 12", "3*3 = 9"), equations=[("3*3", "9", True)]), ["unfaithful"]),
         (prediction(WORKED, equations=[]), ["unshown"]),
-        (prediction(WORKED, correct=False, answer=None, equations=[]), []),
+        (prediction("So 13.", correct=False, answer=None, equations=[]), ["format"]),
+        (prediction("So 12.", correct=False, answer=None, equations=[]), ["format", "unformed"]),
         (prediction("12", truncated=True, equations=[]), ["truncated", "format", "unshown"]),
         (
             prediction(WORKED, probe=probe([], detectors={"premise_echo": True, "contradiction": False})),

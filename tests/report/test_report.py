@@ -30,9 +30,9 @@ from showwork.report.tables import (
     display,
     outcomes,
     read_outcomes,
-    shifted,
     taught,
 )
+from showwork.report.test_sets import few_shot, few_shot_note, second, second_note
 from tests.report import made
 
 STARTS = {"base": None, "sft": "base", "grpo": "sft"}
@@ -41,7 +41,9 @@ PARAMS = made.with_arms(("sft", "sft", "sft", "base"), ("rl", "grpo", "grpo", "s
 RIGHT = {"base": set(), "sft": set(range(80)), "grpo": set(range(78)) | set(range(80, 84))}
 N = 200
 SHIFTED = {
-    "shifted_n": 8, "shifted_accuracy": 0.25, "shifted_new_families_n": 4, "shifted_new_families_accuracy": 0.5,
+    "shifted_n": 8, "shifted_accuracy": 0.25, "shifted_accuracy_flexible": 0.375,
+    "shifted_families_n": 4, "shifted_families_accuracy": 0.5, "shifted_families_accuracy_flexible": 0.5,
+    "shifted_gsm8k_test_n": 4, "shifted_gsm8k_test_accuracy": 0.0, "shifted_gsm8k_test_accuracy_flexible": 0.25,
 }  # fmt: skip
 GRPO_LINE = f"grpo,1,,,,{1 / 60},,,{1 / 7},,"  # as the stage of the arm wrote it
 NASTY = "```\n| <script>alert(1)</script> ````\n\x00\x1b[31m \u202eevil\u202c"
@@ -70,6 +72,7 @@ def eval_metrics(arm: str) -> dict:
         "accuracy_low": max(0, right / N - 0.07),
         "accuracy_high": right / N + 0.07,
         "accuracy_within_10pct": right / N,
+        "accuracy_flexible": right / N + 0.05,
         "format_rate": 0.975,
         "truncated_rate": 0.005,
         "completion_tokens_mean": 21.0,
@@ -221,7 +224,7 @@ def test_the_stage_writes_the_report(reported, capsys):
     assert "grpo 41.0% (no difference from sft: +1.0 points" in page
     assert "p 0.688, 4 gained, 2 lost" in page
     assert "| grpo | 200 | 41.0% | 34.0 to 48.0% | +1.0 over sft |" in page
-    assert "| grpo | 200 | 97.5% | 12.5% | 30.0% (50 × 4) | 21.0 | 1,234,567 | 89,000 | 1.5 |" in page
+    assert "| grpo | 46.0% | 97.5% | 12.5% | 30.0% (50 × 4) | 21.0 | 1,234,567 | 89,000 | 1.5 |" in page
     seeds = "One recipe with the seeds 7, 8 (2 in all): every arm trained anew with each, and asked the same 200 "
     assert f"## The arms over several seeds\n\n{seeds}questions. It is the recipe of commit 0123456, whose" in page
     assert "| grpo | 2 | 41.0% | 0.0 | 41.0 to 41.0% | +1.0 over sft | +1.0 to +1.0 |" in page
@@ -376,15 +379,8 @@ def test_too_little_is_said_nothing_about():
 
 def test_optional_tables():
     metrics = {"base": {"accuracy": 0.5}, "sft": {"accuracy": 0.5, "auroc_entropy": 0.75, "rate_premise_echo": 0.125}}
-    assert shifted(metrics) == []
     assert detectors({"base": {"accuracy": 0.5}}) == []
     assert detectors(metrics) == [{"arm": "sft", "auroc entropy": "0.750", "rate premise echo": "12.5%"}]
-    # By hand, with z = 1.96: (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²).
-    (row,) = shifted({"sft": {"n": 8, "accuracy": 0.5} | SHIFTED})
-    assert list(row.items()) == [
-        ("arm", "sft"), ("test", "50.0% (21.5 to 78.5, n 8)"), ("shifted", "25.0% (7.1 to 59.1, n 8)"),
-        ("change", "−25.0"), ("new families", "50.0% (15.0 to 85.0, n 4)"),
-    ]  # fmt: skip
     metrics = {"sft": {"n_steps_10": 3, "accuracy_steps_10": 0.5, "n_op_add": 1, "accuracy_op_add": 1.0}}
     assert accuracy_by_steps(metrics | {"base": {"n_steps_9": 2, "accuracy_steps_9": 0.0}}) == [
         {"steps": 9, "n": 2, "arm": "sft", "accuracy": None},
@@ -414,6 +410,51 @@ def test_what_the_arms_were_taught():
     assert taught([untrained]) == ["base: the model's own weights, not trained here."]
 
 
+def test_the_second_test_set_is_shown_part_by_part_and_said_what_it_is():
+    assert second({"base": {"n": 8, "accuracy": 0.5}}) == []
+    # By hand, with z = 1.96: (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²).
+    metrics = {"base": {"n": 8, "accuracy": 0.0}, "sft": {"n": 8, "accuracy": 0.5} | SHIFTED}
+    (row,) = second(metrics)
+    assert list(row.items()) == [
+        ("arm", "sft"), ("test", "50.0% (21.5 to 78.5, n 8)"), ("shifted", "25.0% (7.1 to 59.1, n 8)"),
+        ("flexible", "37.5%"), ("change", "−25.0"), ("families", "50.0% (15.0 to 85.0, n 4)"),
+        ("gsm8k test", "0.0% (0.0 to 49.0, n 4)"),
+    ]  # fmt: skip
+    assert second_note(metrics, {"data": {"second_test_files": ["data/source/GSM8K-test.jsonl"]}}) == (
+        "`shifted`: a second test set, all of it, then part by part. `families`: scenarios that train never has. "
+        "`gsm8k test`: the rows of data/source/GSM8K-test.jsonl. `flexible`: right by the last number, on the second "
+        "set. `change`: points from `test`."
+    )
+
+
+def test_a_second_test_set_of_one_part_is_called_by_its_name():
+    values = {f"{name}_{key}": value for name in ("shifted", "shifted_gsm8k_test") for key, value in
+              {"n": 4, "accuracy": 0.25, "accuracy_flexible": 0.5}.items()}  # fmt: skip
+    metrics = {"sft": {"n": 8, "accuracy": 0.5} | values}
+    (row,) = second(metrics)
+    assert list(row) == ["arm", "test", "gsm8k test", "flexible", "change"]
+    assert (row["gsm8k test"], row["flexible"]) == ("25.0% (4.6 to 69.9, n 4)", "50.0%")
+    assert second_note(metrics, {"data": {"second_test_files": ["gsm8k_test.jsonl"]}}).startswith(
+        "A second test set. `gsm8k test`: the rows of gsm8k_test.jsonl. "
+    )
+
+
+def test_base_after_solved_examples_is_beside_base_asked_plainly():
+    assert few_shot({"base": {"n": 8, "accuracy": 0.5}}) == []
+    plain = {"n": 8, "accuracy": 0.0, "accuracy_flexible": 0.25} | SHIFTED
+    shown = {key: 2 * value if "accuracy" in key else value for key, value in SHIFTED.items()}
+    after = {"few_shot_n": 8, "few_shot_accuracy": 0.25, "few_shot_accuracy_flexible": 0.5, "few_shot_shots": 5}
+    metrics = {"base": plain | after | {f"few_shot_{key}": value for key, value in shown.items()}, "sft": plain}
+    rows = few_shot(metrics)
+    assert [row["questions"] for row in rows] == ["test", "shifted", "families", "gsm8k test"]
+    assert list(rows[0].items()) == [
+        ("questions", "test"), ("n", "8"), ("plain", "0.0% (0.0 to 32.4)"), ("plain, flexible", "25.0% (7.1 to 59.1)"),
+        ("after 5", "25.0% (7.1 to 59.1)"), ("after 5, flexible", "50.0% (21.5 to 78.5)"),
+    ]  # fmt: skip
+    assert rows[3]["after 5, flexible"] == "50.0% (15.0 to 85.0)"  # 0.25 twice, of 4
+    assert few_shot_note(metrics).startswith("`base`, asked as every arm is (`plain`), and as a pretrained model is")
+
+
 def test_second_test_set_and_detectors_are_in_the_report(results):
     page = render(
         Results(
@@ -431,7 +472,7 @@ def test_second_test_set_and_detectors_are_in_the_report(results):
             versions={},
         )
     )
-    assert "| grpo | 41.0% (34.4 to 47.9, n 200) | 25.0% (7.1 to 59.1, n 8) | −16.0 |" in page
+    assert "| grpo | 41.0% (34.4 to 47.9, n 200) | 25.0% (7.1 to 59.1, n 8) | 37.5% | −16.0 |" in page
     assert "| arm | auroc entropy |\n| --- | ---: |\n| grpo | 0.800 |" in page
     assert "## Learning curves" not in page
 

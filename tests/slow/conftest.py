@@ -87,7 +87,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The smoke pipeline, run once from nothing and committed."""
     made = Project(tmp_path_factory.mktemp("project") / "here")
     ran = made.repro()
-    assert ran == {"code", "ingest", "clean", "tokenizer", "report", *TRAINING, *EVALUATIONS}
+    assert ran == {"code", "ingest", "clean", "weights", "tokenizer", "report", *TRAINING, *EVALUATIONS}
     made.run("git", "add", "-A")
     made.run("git", "commit", "-q", "-m", "first run")
     return made

@@ -222,7 +222,7 @@ def test_gsm8k_runs_from_ingest_to_report(tmp_path: Path) -> None:
     start, end = old.index("data:"), old.index("clean:")
     source = (
         "data:\n  source: jsonl\n  train_files: [data/source/train.jsonl]\n  test_files: []\n  hold_out_rows: 40\n"
-        "  basic_maths_files: []\n\n"
+        "  basic_maths_files: []\n  second_test_files: []\n\n"
     )
     wider = old[:start] + source + old[end:]
     for name in ("max_tokens: 320", "max_prompt_tokens: 256"):

@@ -20,7 +20,7 @@ from showwork import arms, config, presets, tokenizer
 from showwork.models import saving
 from showwork.models.specs import MODELS, PUBLISHED
 from showwork.sources import generator
-from showwork.tunix_adapter import gemma, lora
+from showwork.tunix_adapter import gemma, lora, parameters
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             made[name] = folder = tmp_path_factory.mktemp(name)
             tokenizer.save(words, folder)
             model = gemma.build_model(MODELS[name], vocabulary=VOCABULARY, dtype="float32")
-            gemma.draw_weights(model, key=jax.random.key(0))
+            parameters.draw_weights(model, key=jax.random.key(0))
             saving.save(model, folder, spec=MODELS[name], stop_ids=(1,))
         return made[name]
 
@@ -68,12 +68,12 @@ def toy(name: str, weights: Callable[[str], Path]) -> dict[str, Any]:
     """The preset's values with a smaller model and less data, fewer steps and rows, and shorter lengths."""
     values = YAML(typ="safe").load(presets.text(name))
     model = f"{MODELS[values['model']['name']].family}_test"
-    values["data"] = {"source": "generated", "basic_maths_files": [], **PROBLEMS}
+    values["data"] = {"source": "generated", "basic_maths_files": [], "second_test_files": [], **PROBLEMS}
     values["clean"]["validation_rows"] = 6
     values["model"]["name"] = model
-    values["hardware"]["mesh"] = {"fsdp": 1, "tp": 1}
+    values["hardware"] |= {"mesh": {"fsdp": 1, "tp": 1}, "rollout_tp": 1, "tokens_per_pass": LENGTH}
     values["base"]["weights"] = f"folder:{weights(model)}"
-    training = {"steps": 2, "rows_per_step": 2, "micro_batch_rows": 1, "max_tokens": LENGTH}
+    training = {"steps": 2, "rows_per_step": 2, "max_tokens": LENGTH}
     often = {"validate_every_steps": 1, "checkpoint_every_steps": 1}
     for kind, name, whole in arms.sections(values):
         arm = values[kind]["arms"][name]
@@ -86,11 +86,11 @@ def toy(name: str, weights: Callable[[str], Path]) -> dict[str, Any]:
         arm |= {"rollout": whole["rollout"] | short, "validation_problems": 2}
         if kind == "rl":
             arm |= {"steps": 1, "prompts_per_step": 2, "watched_problems": 1, **often}
-            arm["micro_batches"] = min(2, whole["micro_batches"])
         else:
             arm |= {"rounds": 1, "problems_per_round": 2, "variants_per_round": 2}
             arm["training"] = {**whole["training"], **training, **often}
     values["evaluate"] |= {"max_completion_tokens": 8, "rows_per_call": 10, "sampled_questions": 2, "samples": 2}
+    values["evaluate"] |= {"few_shot": 1}
     return values
 
 
@@ -129,7 +129,7 @@ def test_the_whole_pipeline_of_a_preset(
         has_adapter = Path(f"models/{arm.name}/adapter/adapter_model.safetensors").exists()
         assert has_adapter == bool(arm.name != "base" and arm.settings.adapter)
         assert json.loads(Path(f"results/metrics/eval/{arm.name}.json").read_text())["n"] == PROBLEMS["test_rows"]
-    assert Path("results/report.md").exists()
+    assert "| plain | plain, flexible | after 1 | after 1, flexible |" in Path("results/report.md").read_text()
 
 
 @pytest.mark.parametrize("model", sorted({presets.load(name).model.name for name in ROWS}))

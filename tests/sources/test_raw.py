@@ -119,6 +119,35 @@ def test_basic_maths_that_cannot_be_read_leave_train_alone(tmp_path: Path) -> No
         assert train.read_text() == "{}\n"
 
 
+def test_each_file_of_the_second_test_set_keeps_its_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "GSM8K-test (1).jsonl", tmp_path / "svamp.jsonl"
+    first.write_bytes(b"{}\n{}")
+    second.write_bytes(b"{}\n")
+    found = raw.copy_second_test([first, second], tmp_path / "raw")
+    assert list(found) == ["gsm8k_test_1", "svamp"]
+    assert found["gsm8k_test_1"]["files"][0]["rows"] == 2
+    assert (tmp_path / "raw/gsm8k_test_1.jsonl").read_bytes() == b"{}\n{}\n"
+    assert raw.copy_second_test([], tmp_path / "raw") == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["test.jsonl"], r"test\.jsonl: .* under its own name, 'test', and it is taken; rename the file by what it"),
+        (["Families.jsonl"], r"Families\.jsonl: .* 'families', and it is taken"),
+        (["….jsonl"], r"….jsonl: .* '', and it says nothing"),
+        (["a-b.jsonl", "A_b.jsonl"], r"A_b\.jsonl: .* 'a_b', and .*a-b\.jsonl has it too"),
+        (["no.jsonl"], r"no\.jsonl: no such file; correct data\.second_test_files in params\.yaml"),
+    ],
+)
+def test_a_second_test_set_that_cannot_be_named(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in {"test.jsonl", "Families.jsonl", "….jsonl", "a-b.jsonl", "A_b.jsonl"}:
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(UserError, match=message):
+        raw.copy_second_test([tmp_path / name for name in names], tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+
+
 def test_generated_rows(tmp_path: Path) -> None:
     rows = [{"question": "½ of 8?", "answer": "4\n#### 4"}, {"question": "2+2?", "answer": "4\n#### 4"}]
     out = tmp_path / "raw" / "train.jsonl"

@@ -70,7 +70,7 @@ def stream_answer(question: str, arm: str, params: Params) -> Iterator[tuple[str
     from showwork.models import checkpoints
 
     folder, limit = MODELS / arm, params.evaluate.max_completion_tokens
-    model, _ = checkpoints.load(folder)
+    model, _ = checkpoints.load(folder, dtype=params.model.dtype)
     words, stop_ids = tokenizer.load(folder), checkpoints.stop_ids(folder)
     prompt = words.prompt_ids(question, system=params.system(arm))
     ids: list[int] = []

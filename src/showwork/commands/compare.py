@@ -123,6 +123,7 @@ def _beside(arm: ArmComparison) -> dict[str, str]:
 
     return {
         "arm": arm.arm,
+        "flexible": cell("accuracy_flexible", percent),
         "format": cell("format_rate", percent),
         "faithful": cell("faithful_rate", percent),
         "tokens a completion": cell("completion_tokens_mean", "{:.1f}".format),

@@ -13,7 +13,7 @@ import typer
 from showwork.commands import say
 from showwork.errors import UserError
 
-LOCK = Path("requirements.lock")
+LOCK, WEIGHTS = Path("requirements.lock"), Path("results/weights")
 PACKAGES = (
     "jax", "jaxlib", "flax", "google-tunix", "qwix", "optax", "orbax-checkpoint", "sentencepiece", "dvc",
 )  # fmt: skip
@@ -57,7 +57,7 @@ def doctor(
         say(f"  {name:16}  {versions.get(name, 'not installed')}")
     if devices:
         list_devices()
-    faults = [*find_faults(versions), *find_params_faults()]
+    faults = [*find_faults(versions), *find_params_faults(), *find_lost_weights()]
     for fault in faults:
         say(f"✗ {fault}")
     for note in notes(versions):
@@ -77,6 +77,16 @@ def find_params_faults() -> list[str]:
     except UserError as error:
         return str(error).splitlines()
     return []
+
+
+def find_lost_weights() -> list[str]:
+    """Links of results/weights whose files are gone, at which DVC itself stops without saying why."""
+    return [
+        f"{link} is a link to {link.readlink()}, which is gone, and `dvc repro` and `dvc status` stop there: put it "
+        "back, or set base.weights in params.yaml to where it is"
+        for link in sorted(WEIGHTS.glob("*"))
+        if not link.exists()
+    ]
 
 
 def installed_versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +17,13 @@ from showwork.errors import UserError
 if TYPE_CHECKING:
     from showwork.config import Params
     from showwork.evaluation.scoring import Metrics
+    from showwork.tunix_adapter.gemma import Model
 
 MODELS, RESULTS = Path("models"), Path("results")
 # Measures over all n test questions; those with another n have rows of their own in the card.
 SHARES = {
     "accuracy": "right answer, greedy",
+    "accuracy_flexible": "right by the last number, whatever the form",
     "accuracy_within_10pct": "within 10% of it",
     "format_rate": "form kept to the letter",
     "faithful_rate": "right, every equation true, the last result the answer",
@@ -29,13 +32,23 @@ SHARES = {
 WEAK = 0.25
 
 
+class Dtype(StrEnum):
+    """Types that weights are written in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 def export(
     arm: Annotated[str, typer.Argument(help="The arm whose model is packed: sft, grpo, …")],
     out: Annotated[Path, typer.Option("--out", help="A folder that does not exist yet.")],
+    dtype: Annotated[Dtype | None, typer.Option(help="Of the weights; without it, model.dtype.")] = None,
+    questions: Annotated[int, typer.Option(min=0, help="Test questions asked before and after rounding.")] = 64,
 ) -> None:
-    """Pack an arm's model with a model card: origin, settings, results and limits."""
+    """Pack an arm's model, its adapter merged, with a model card: origin, settings, results and limits."""
     from showwork import config
     from showwork.files import read_json, write_text
+    from showwork.models import merging
     from showwork.names import suggest
 
     params, source = config.load(), MODELS / arm
@@ -47,21 +60,60 @@ def export(
         raise UserError(f"{source}: no such model: it was not trained yet; `dvc repro {stage}` makes it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; name a folder that does not exist")
+    wanted = str(dtype or params.model.dtype)
     card = render_card(
         arm, params, metrics=read_json(RESULTS / "metrics/eval" / f"{arm}.json"),
         data=read_json(RESULTS / "metrics/clean.json"), commit=describe_commit(),
-        has_adapter=(source / "adapter").is_dir(),
+        has_adapter=(source / "adapter").is_dir(), dtype=wanted,
     )  # fmt: skip
     # Written beside the target and renamed, so that an interrupted export leaves no folder that looks complete.
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=shutil.copyfile)
+    start = params.arms[arm].start
+    lost = merging.write(source, temporary, dtype=wanted, start=MODELS / start if start else None)
     write_text(temporary / "README.md", card)
     if out.exists():
         out.rmdir()
     temporary.rename(out)
     sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    say(f"{out}: {len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB; README.md is its card")
+    say(f"{out}: {len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB, weights in {wanted}; README.md is its card")
+    if lost is not None:
+        say(f"rounding to {wanted} lost {max(0.0, lost):.1%} of what training has added to {start}")
+    if questions:
+        say(_compare_answers(arm, params, out, wanted, count=questions))
+
+
+def _compare_answers(arm: str, params: Params, out: Path, dtype: str, *, count: int) -> str:
+    """How many greedy answers of the exported weights differ from those of the trained ones, and what is right."""
+    import jax
+
+    from showwork import rollout, tokenizer
+    from showwork.models import checkpoints
+    from showwork.problems.stored import read_problems
+    from showwork.reading.completion import read
+
+    problems = read_problems(Path("data/clean/test.jsonl"))[:count]
+    texts: list[list[str]] = []
+    right: list[int] = []
+
+    def ask(model: Model, folder: Path) -> None:
+        complete = rollout.Completer(
+            model, tokenizer.load(folder), params.system(arm), checkpoints.stop_ids(folder),
+            max_tokens=params.evaluate.max_completion_tokens, rows_per_call=params.evaluate.rows_per_call,
+        )  # fmt: skip
+        greedy = rollout.Sampling(greedy=True)
+        found = complete(problems, key=jax.random.key(0), sampling=greedy, generations=1, name=f"answers of {folder}")
+        texts.append([row.text for (row,) in found])
+        right.append(sum(read(text).is_correct(p.answer) for text, p in zip(texts[-1], problems, strict=True)))
+
+    ask(checkpoints.load(MODELS / arm, dtype=params.model.dtype).model, MODELS / arm)
+    # Merged: the adapter beside these weights is in them already.
+    ask(checkpoints.load_weights(out, dtype=dtype, weights_dtype=dtype).model, out)
+    differing = sum(ours != theirs for ours, theirs in zip(*texts, strict=True))
+    return (
+        f"{differing} of {len(problems)} greedy answers differ from those of {MODELS / arm}, which computes in "
+        f"{params.model.dtype}: {right[0]} right before, {right[1]} after"
+    )
 
 
 def describe_commit() -> str:
@@ -78,7 +130,7 @@ def describe_commit() -> str:
 
 
 def render_card(
-    arm: str, params: Params, *, metrics: Metrics, data: Mapping[str, Any], commit: str, has_adapter: bool
+    arm: str, params: Params, *, metrics: Metrics, data: Mapping[str, Any], commit: str, has_adapter: bool, dtype: str
 ) -> str:
     """README.md of an exported folder, as the hubs read it: a YAML header, then Markdown."""
     from showwork.arms import lineage
@@ -94,7 +146,7 @@ def render_card(
         f"# {arm}: {name}, trained to show its work", "",
         f"Made by showwork as {' → '.join(way)}, from {origin}.", "",
         f"- commit: {commit}",
-        f"- model: {name}, {params.model.dtype}"
+        f"- model: {name}, weights in {dtype}; the results below were computed in {params.model.dtype}"
         + (", with LoRA merged; the folder `adapter` holds the adapter alone" if has_adapter else ""),
         f"- seed: {params.seed}",
         f"- licence: {'the terms of use of Gemma' if name in PUBLISHED else 'Apache-2.0'}", "",

@@ -184,7 +184,7 @@ def _of_these_params(
             gone.append(f"{arm} is no arm of params.yaml")
             continue
         path = arms.lineage(arm, starts | {arms.BASE: None}) if arms.BASE in _ends(arm, starts) else [arm]
-        made = ["ingest", "clean", "tokenizer", *path, f"evaluate@{arm}"]
+        made = ["ingest", "clean", "weights", "tokenizer", *path, f"evaluate@{arm}"]
         changed = [key for stage in made for key in _changed_params(lock.get(stage, {}), params)]
         if changed:
             others.setdefault(changed[0], []).append(arm)

@@ -26,8 +26,13 @@ from showwork.names import suggest
 PARAMS = Path("params.yaml")
 ARM_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # Stages, and files of results/ that would be an arm's.
-RESERVED = frozenset(
-    ("code", "ingest", "clean", "tokenizer", BASE, "evaluate", "report", "plan", "arms", "shared", "workspace")
+RESERVED = frozenset((
+    "code", "ingest", "clean", "weights", "tokenizer", BASE, "evaluate", "report", "plan", "arms", "shared",
+    "workspace",
+))  # fmt: skip
+# Keys of an earlier version, and what there is in their place.
+GONE = dict.fromkeys(
+    ("micro_batches", "micro_batch_rows"), "hardware.tokens_per_pass says how much a device takes at a time"
 )
 _SOURCES: dict[str, type[BaseModel]] = {"generated": GeneratedData, "jsonl": JsonlData, "hub": HubData}
 # Sections of the former layout, and where their arms are now.
@@ -119,7 +124,7 @@ def _bad_sections(values: Mapping[str, Any]) -> Iterator[str]:
             if key in OWN_KEYS:
                 found[f"{kind}.shared.{key}: {key} is each arm's own: give it in {kind}.arms.NAME"] = None
             elif key not in fields:
-                found[f"{kind}.shared.{key} is unknown; {suggest(str(key), list(fields))}"] = None
+                found[f"{kind}.shared.{key} is unknown; {GONE.get(key) or suggest(str(key), list(fields))}"] = None
         for name, own in values[kind]["arms"].items():
             try:
                 SETTINGS[kind].model_validate(arms.overlay(shared, own))
@@ -148,7 +153,8 @@ def _missing(kind: arms.Kind, path: str, names: list[str]) -> str:
 def _in_section(fault: ErrorDetails, prefix: str, path: list[str], kind: arms.Kind) -> str:
     key = ".".join([prefix, *path])
     if fault["type"] == "extra_forbidden":
-        return f"{key} is unknown; {suggest(path[-1], known_keys(SETTINGS[kind], path[:-1]))}"
+        way_out = GONE.get(path[-1]) or suggest(path[-1], known_keys(SETTINGS[kind], path[:-1]))
+        return f"{key} is unknown; {way_out}"
     if fault["type"] == "value_error":
         return f"{key}: {fault['ctx']['error']}"
     return f"{key}: {fault['msg']} (got {fault['input']!r})"

@@ -28,6 +28,8 @@ class Source(Section):
     """Where problems come from: generated | jsonl | hub. data/README.md shows the keys of each."""
     basic_maths_files: list[str]
     """CSV files of question, answer, reasoning and calc_expr, whose rows are added to train; usually []."""
+    second_test_files: list[str]
+    """Files of JSON Lines whose rows are a second test set, each reported under its own name; usually []."""
 
 
 class GeneratedData(Source):
@@ -41,7 +43,7 @@ class GeneratedData(Source):
     test_rows: PositiveInt
     """Test questions. 1,024 detect a difference of some 4 points (`showwork power`)."""
     shifted_rows: NonNegativeInt
-    """Rows of a second test set: half new scenarios, half greater numbers than train has; 0 for none."""
+    """Generated rows of the second test set: half new scenarios, half greater numbers than train has; 0 for none."""
     difficulty: Literal["easy", "medium", "hard"]
     """How many steps and how large numbers: easy | medium | hard."""
 
@@ -108,7 +110,7 @@ class Model(Section):
     name: str
     """A name of src/showwork/models/specs.py, such as gemma3_tiny or gemma3_1b."""
     dtype: Literal["float32", "bfloat16"]
-    """Type of weights, activations and optimizer state: float32 | bfloat16."""
+    """What is computed in: float32 | bfloat16. Trained weights and the optimizer's state are float32 with either."""
     remat: bool
     """Whether layers are recomputed in the backward pass: less memory, about a third slower."""
 
@@ -121,8 +123,23 @@ class Mesh(Section):
 
 
 class Hardware(Section):
+    """The devices, and what each takes at a time. No result depends on it but by rounding."""
+
     mesh: Mesh
     """Devices by axis. A CPU is split into as many as asked for."""
+    rollout_tp: PositiveInt
+    """Devices that share out each matrix while sampling; the others share rows. 1 where a device holds the model."""
+    tokens_per_pass: PositiveInt
+    """Tokens of a forward and backward pass on a device, at least a row: 1,024 to 16,384. More take more memory."""
+    logit_positions: PositiveInt
+    """Tokens whose logits a device holds at a time: 64 to 1,024. Each takes 4 bytes an entry of the vocabulary."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Hardware":
+        count = self.mesh.fsdp * self.mesh.tp
+        if count % self.rollout_tp:
+            raise ValueError(f"rollout_tp ({self.rollout_tp}) must divide the number of devices ({count})")
+        return self
 
 
 class Probes(Section):
@@ -149,5 +166,7 @@ class Evaluate(Section):
     """Samples of each: K of pass@K and maj@K; 4 to 16."""
     temperature: PositiveFloat
     """Temperature of those samples."""
+    few_shot: NonNegativeInt
+    """Solved train rows that base is shown before each question, in a second measurement; 0 for none, else 4 to 8."""
     probes: Probes | None
     """Thresholds of the detectors; null takes no traces."""

@@ -56,23 +56,13 @@ class Supervised(Section):
     steps: PositiveInt
     """Optimizer steps."""
     rows_per_step: PositiveInt
-    """Packed rows in an optimizer step."""
-    micro_batch_rows: PositiveInt
-    """Rows in one forward and backward pass; divides rows_per_step. Fewer take less memory."""
+    """Packed rows in an optimizer step; how many at a time, hardware.tokens_per_pass says."""
     max_tokens: PositiveInt
     """Positions of a packed row; longer examples are left out and counted."""
     validate_every_steps: PositiveInt
     """Steps between two measurements of the validation loss."""
     checkpoint_every_steps: PositiveInt
     """Steps between two checkpoints, from which an interrupted run resumes."""
-
-    @model_validator(mode="after")
-    def _divides(self) -> "Supervised":
-        if self.rows_per_step % self.micro_batch_rows:
-            raise ValueError(
-                f"micro_batch_rows ({self.micro_batch_rows}) must divide rows_per_step ({self.rows_per_step})"
-            )
-        return self
 
 
 class Drills(Supervised):
@@ -82,14 +72,16 @@ class Drills(Supervised):
     """Share of rows that repeat parts of themselves; the others hold equations. 0.2 to 0.5."""
 
 
-_WEIGHTS = re.compile(r"folder:.+|hub:[\w.-]+/[\w.-]+(@[\w.-]+)?|kaggle:[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(/\d+)?")
+_WEIGHTS = re.compile(
+    r"(folder|gguf):.+|package:[\w.-]+|hub:[\w.-]+/[\w.-]+(@[\w.-]+)?|kaggle:[\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(/\d+)?"
+)
 
 
 class Base(Section):
     """What all arms start from: published weights, or a model from scratch."""
 
     weights: str | None
-    """folder:PATH, hub:OWNER/NAME[@REVISION], kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]; null: from scratch."""
+    """folder:PATH, gguf:PATH, package:NAME, hub:… or kaggle:… (docs/add-a-model.md says which); null: from scratch."""
     drills: Drills | None
     """Pre-training from scratch on plain equations and copying; null to skip, always null with weights."""
 
@@ -97,8 +89,8 @@ class Base(Section):
     def _one_beginning(self) -> "Base":
         if self.weights is not None and not _WEIGHTS.fullmatch(self.weights):
             raise ValueError(
-                f"weights {self.weights!r} is none of folder:PATH, hub:OWNER/NAME[@REVISION], "
-                "kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
+                f"weights {self.weights!r} is none of folder:PATH, gguf:PATH, package:NAME, "
+                "hub:OWNER/NAME[@REVISION], kaggle:OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
             )
         if self.weights is not None and self.drills is not None:
             raise ValueError("published weights have learned more than drills: set drills to null, or weights")
@@ -155,8 +147,6 @@ class Rl(_Trained):
     """Questions sampled in a step."""
     generations: Annotated[int, Field(ge=2)]
     """Completions of each question (the group); 2 to 16."""
-    micro_batches: PositiveInt
-    """Forward and backward passes in an optimizer step; divides prompts_per_step. More take less memory."""
     iterations: PositiveInt
     """Optimizer steps on each rollout (mu); 1 is on-policy."""
     beta: NonNegativeFloat
@@ -184,10 +174,6 @@ class Rl(_Trained):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Rl":
-        if self.prompts_per_step % self.micro_batches:
-            raise ValueError(
-                f"micro_batches ({self.micro_batches}) must divide prompts_per_step ({self.prompts_per_step})"
-            )
         self.rollout.check(self.generations)
         if self.prompts_per_step % (self.rollout.rows_per_call // self.generations):
             raise ValueError("rollout.rows_per_call / generations must divide prompts_per_step")

@@ -14,7 +14,7 @@ from showwork.evaluation.statistics import ALPHA, Verdict, detectable_difference
 ABSENT = "(absent)"
 SEED = 0  # of the bootstrap
 # Metrics beside an arm's accuracy: from its evaluation, its training and its costs.
-EVAL_KEYS = ("format_rate", "faithful_rate", "truncated_rate", "completion_tokens_mean")
+EVAL_KEYS = ("accuracy_flexible", "format_rate", "faithful_rate", "truncated_rate", "completion_tokens_mean")
 TRAIN_KEYS = ("train_tokens", "sampled_tokens")
 COST_KEYS = ("seconds", "peak_memory_bytes")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from showwork.reading.completion import Reading, read
 
+_NESTED = ("equations", "samples", "probe", "few_shot")  # fields of Prediction that are records themselves
+
 
 @dataclass(frozen=True)
 class JudgedEquation:
@@ -19,7 +21,7 @@ class JudgedEquation:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sampled completion; fields as in Prediction."""
+    """Another completion of the same question; fields as in Prediction."""
 
     text: str
     answer: str | None
@@ -44,7 +46,7 @@ class Prediction:
     """The greedy completion of a question, and its samples, if any. gold and answer are canonical decimals.
 
     tokens counts the end-of-sequence token; truncated: it reached the token limit. equations are those before the
-    answer block. probe is None without a trace.
+    answer block. probe is None without a trace, few_shot without the question asked after solved examples.
     """
 
     id: str
@@ -58,23 +60,31 @@ class Prediction:
     equations: tuple[JudgedEquation, ...] = ()
     samples: tuple[Sample, ...] = ()
     probe: Probe | None = None
+    few_shot: Sample | None = None
 
     @cached_property
     def reading(self) -> Reading:
         return read(self.completion)
 
+    @property
+    def is_flexibly_correct(self) -> bool:
+        """Whether the completion's last number is the gold number, whatever its form."""
+        return self.reading.is_flexibly_correct(self.gold)
+
     def to_json(self) -> dict[str, Any]:
-        row = _fields(self, "equations", "samples", "probe")
+        row = _fields(self, *_NESTED)
         row["equations"] = [_fields(equation) for equation in self.equations]
         row["samples"] = [_fields(sample) for sample in self.samples]
         if self.probe is not None:
             columns = {name: list(column) for name, column in _fields(self.probe, "detectors").items()}
             row["probe"] = {**columns, "detectors": dict(self.probe.detectors)}
+        if self.few_shot is not None:
+            row["few_shot"] = _fields(self.few_shot)
         return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Prediction":
-        rest = {name: value for name, value in row.items() if name not in ("equations", "samples", "probe")}
+        rest = {name: value for name, value in row.items() if name not in _NESTED}
         probe = None
         if "probe" in row:
             columns = {name: tuple(column) for name, column in row["probe"].items() if name != "detectors"}
@@ -84,6 +94,7 @@ class Prediction:
             equations=tuple(JudgedEquation(**equation) for equation in row["equations"]),
             samples=tuple(Sample(**sample) for sample in row["samples"]),
             probe=probe,
+            few_shot=Sample(**row["few_shot"]) if "few_shot" in row else None,
         )
 
 

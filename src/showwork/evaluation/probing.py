@@ -35,16 +35,15 @@ def take_traces(
 ) -> list[Trace]:  # fmt: skip
     """A trace of each problem's completion; all calls have one shape.
 
-    late_layer is the depth at which objections are read, as a share: 0 is the embedding, 1 the last layer. Adapters
-    must be merged (see gemma.layer_outputs). Completions are tokenized from their text, which the model may have
-    spelled with other tokens.
+    late_layer is the depth at which objections are read, as a share: 0 is the embedding, 1 the last layer. Completions
+    are tokenized from their text, which the model may have spelled with other tokens.
     """
     prompts = [tokenizer.prompt_ids(p.question, system=system) for p in problems]
     written = [tokenizer.encode(text) for text in completions]
     packed = pack(list(zip(prompts, written, strict=True)), vocabulary=model.num_embed)
     digits = jnp.array([tokenizer.encode(digit)[-1] for digit in "0123456789"])
     late = round(late_layer * model.config.num_layers)
-    graphdef, state = nnx.split(model)
+    graphdef, state = gemma.computing(model)
     calls: list[tuple[np.ndarray, ...]] = []
     with Steps(name, len(packed.tokens)) as bar:
         for start in range(0, len(packed.tokens), ROWS_PER_CALL):

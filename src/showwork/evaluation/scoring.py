@@ -3,13 +3,16 @@
 The keys of the metrics are flat, as `dvc metrics diff` shows them. Every rate divides one sum by one count, which is
 a metric too; a rate over nothing is left out, not 0. Counts, and the metrics over them:
 
-    n                  accuracy, accuracy_low, accuracy_high, accuracy_within_10pct, format_rate, truncated_rate,
-                       completion_tokens_mean, faithful_rate: over the greedy completions
+    n                  accuracy, accuracy_low, accuracy_high, accuracy_within_10pct, accuracy_flexible, format_rate,
+                       truncated_rate, completion_tokens_mean, faithful_rate: over the greedy completions. accuracy
+                       reads the answer's tags, accuracy_flexible the last number of the text (answers.last_number)
     equations_n        equations_hold_rate: over all equations of the greedy completions, before their answer block
     samples_n          accuracy_sampled, pass_at_K, maj_at_K: over the sampled questions, K = samples_k samples each
     n_steps_1, ...     accuracy_steps_1, ...: by the number of equations in the question's own solution
     n_op_add, ...      accuracy_op_add, ...: a question counts under every operation that its own solution uses
-    shifted_n, ...     shifted_accuracy, ...: on problems of kinds that are not in train (score_shifted)
+    shifted_n, ...     shifted_accuracy, shifted_accuracy_flexible, ...: on the second test set (score_shifted)
+    few_shot_n, ...    few_shot_accuracy, few_shot_accuracy_flexible, few_shot_shifted_accuracy, ...: of base, asked
+                       after few_shot_shots solved examples (score_few_shot)
 
 and, with a trace of each greedy completion (score_probes):
 
@@ -77,16 +80,49 @@ def score_arm(
 
 
 def score_shifted(problems: Sequence[Problem], greedy: Sequence[Completion]) -> Metrics:
-    """Accuracy on problems of kinds that are not in train: overall, and by kind, the first part of a problem's id."""
-    correct = [read(c.text).is_correct(p.answer) for p, c in zip(problems, greedy, strict=True)]
-    groups: dict[str, list[bool]] = {}
-    for problem, right in zip(problems, correct, strict=True):
-        groups.setdefault("shifted", []).append(right)
-        groups.setdefault(f"shifted_{problem.id.partition('-')[0]}", []).append(right)
+    """Strict and flexible accuracy on the second test set: all of it, and by kind, the first part of a problem's id."""
+    groups: dict[str, list[tuple[Problem, Completion]]] = {}
+    for pair in zip(problems, greedy, strict=True):
+        groups.setdefault("shifted", []).append(pair)
+        groups.setdefault(f"shifted_{pair[0].id.partition('-')[0]}", []).append(pair)
     metrics: Metrics = {}
-    for name, rights in groups.items():
-        metrics |= {f"{name}_n": len(rights), f"{name}_accuracy": round(sum(rights) / len(rights), DECIMALS)}
+    for name, pairs in groups.items():
+        metrics |= _accuracies(name, pairs)
     return metrics
+
+
+def score_few_shot(
+    predictions: Sequence[Prediction],
+    problems: Sequence[Problem],
+    greedy: Sequence[Completion],
+    *,
+    shifted: Metrics,
+    shots: int,
+) -> tuple[Metrics, list[Prediction]]:
+    """Metrics of completions after `shots` solved examples, and the predictions, each with its completion.
+
+    All three sequences are in the order of the test questions; shifted are score_shifted's, of completions that were
+    asked for in the same way.
+    """
+    metrics: Metrics = {"few_shot_shots": shots}
+    metrics |= _accuracies("few_shot", list(zip(problems, greedy, strict=True)))
+    metrics |= {f"few_shot_{key}": value for key, value in shifted.items()}
+    kept = [
+        replace(prediction, few_shot=_sample(problem, completion))
+        for prediction, problem, completion in zip(predictions, problems, greedy, strict=True)
+    ]
+    return metrics, kept
+
+
+def _accuracies(name: str, pairs: Sequence[tuple[Problem, Completion]]) -> Metrics:
+    n = len(pairs)
+    strict = sum(read(completion.text).is_correct(problem.answer) for problem, completion in pairs)
+    flexible = sum(read(completion.text).is_flexibly_correct(problem.answer) for problem, completion in pairs)
+    return {
+        f"{name}_n": n,
+        f"{name}_accuracy": round(strict / n, DECIMALS),
+        f"{name}_accuracy_flexible": round(flexible / n, DECIMALS),
+    }
 
 
 def score_probes(
@@ -213,6 +249,7 @@ def _greedy_metrics(predictions: Sequence[Prediction]) -> Metrics:
         "accuracy_low": low,
         "accuracy_high": high,
         "accuracy_within_10pct": sum(p.reading.is_within(p.gold, WITHIN) for p in predictions) / n,
+        "accuracy_flexible": sum(prediction.is_flexibly_correct for prediction in predictions) / n,
         "format_rate": sum(prediction.reading.is_formatted for prediction in predictions) / n,
         "truncated_rate": sum(prediction.truncated for prediction in predictions) / n,
         "completion_tokens_mean": sum(prediction.tokens for prediction in predictions) / n,

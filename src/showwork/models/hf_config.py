@@ -120,6 +120,8 @@ def write(folder: Path, spec: GemmaSpec, *, vocabulary: int, dtype: str) -> None
         "eos_token_id": 1,
         "pad_token_id": 0,
         "torch_dtype": dtype,
+        # Without a version, transformers warns that the tokenizer beside it splits wrongly, as some of Mistral's did.
+        "transformers_version": "5.12.1",
     }
     write_json(folder / FILE, config)
 

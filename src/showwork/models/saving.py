@@ -1,76 +1,72 @@
 """Saving of models as Hugging Face checkpoints under the published Gemma names, and conversion of published ones."""
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ml_dtypes
 import numpy as np
 
 from showwork.errors import UserError
 from showwork.files import write_json
-from showwork.models import adapters, checkpoints, hf_config, layout, tensors
+from showwork.models import adapters, hf_config, layout, tensors
 from showwork.models.specs import GemmaSpec
-from showwork.tunix_adapter import gemma, lora
+from showwork.tunix_adapter import parameters
 from showwork.tunix_adapter.gemma import Model
 
+if TYPE_CHECKING:
+    from showwork.models.published import Published  # arms save, but convert nothing: its code is none of theirs
+
+# Beside the weights.
+_CONFIGS = (hf_config.FILE, "generation_config.json")
 # A published embedding may have rows that no token uses: the last 64 of Gemma 3 4B's.
 _MAX_UNUSED_ROWS = 128
 
 
-def save(
-    model: Model,
-    folder: Path,
-    *,
-    spec: GemmaSpec,
-    stop_ids: tuple[int, ...],
-    adapter: tuple[int, float] | None = None,
-) -> None:
-    """Writes weights and configuration; the caller writes the tokenizer's files.
+def save(model: Model, folder: Path, *, spec: GemmaSpec, stop_ids: tuple[int, ...]) -> None:
+    """Writes weights, in their dtype, and configuration; the caller writes the tokenizer's files.
 
-    adapter is (rank, alpha) of a LoRA model: the weights are merged with it, and the adapter itself is written in
-    PEFT's layout to the subfolder `adapter`. Training targets end with the first of stop_ids; generation stops at any.
+    Training targets end with the first of stop_ids; generation stops at any.
     """
-    weights, adapted = gemma.parameters(model), lora.lora_modules(model)
+    weights = parameters.by_name(model)
     embedding = weights["embedder.input_embedding"]
     placed = layout.places(spec, vocabulary=embedding.shape[0])
 
     def read(name: str) -> np.ndarray:
-        place = placed[name]
-        path = place.leaf.rpartition(".")[0]
-        if adapter is None or path not in adapted:
-            return place.to_published(np.asarray(weights[place.leaf]))
-        rank, alpha = adapter
-        return place.to_published(np.asarray(lora.merged_weight(*adapted[path], rank=rank, alpha=alpha)))
+        return placed[name].to_published(np.asarray(weights[placed[name].leaf]))
 
     _write(folder, read, spec=spec, vocabulary=embedding.shape[0], dtype=str(embedding.dtype), stop_ids=stop_ids)
-    if adapter:
-        adapters.save(model, folder / adapters.FOLDER, rank=adapter[0], alpha=adapter[1])
 
 
-def convert(
-    source: Path, folder: Path, *, spec: GemmaSpec, vocabulary: int, dtype: str, stop_ids: tuple[int, ...]
-) -> None:
-    """Converts a published folder into one of ours: text decoder only, in this dtype, without unused embedding rows.
+def save_adapted(model: Model, folder: Path, *, start: Path, rank: int, alpha: float) -> None:
+    """Writes the adapter, and beside it the weights that it was trained on, which are those of the folder `start`.
 
-    Raises UserError where source holds another model than spec, or its tokenizer does not have `vocabulary` tokens.
+    They are not merged: in bfloat16 nearly all that the adapter has learned would be rounded away.
     """
-    header = checkpoints.read_header(source)
-    if header.spec != spec:
-        wanted, found = hf_config.describe(spec), hf_config.describe(header.spec)
-        raise UserError(f"params.yaml: model.name is {wanted}, but {source} holds {found}")
-    if not 0 <= header.vocabulary - vocabulary <= _MAX_UNUSED_ROWS:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("model*"):
+        path.unlink()
+    for path in sorted(start.glob("*")):
+        if path.is_file() and (path.name in _CONFIGS or path.name.startswith("model")):
+            shutil.copyfile(path, folder / path.name)
+    adapters.save(model, folder / adapters.FOLDER, rank=rank, alpha=alpha)
+
+
+def convert(source: "Published", folder: Path, *, spec: GemmaSpec, vocabulary: int, stop_ids: tuple[int, ...]) -> None:
+    """Writes a published model as one of ours: text decoder only, in its own dtype, without unused embedding rows.
+
+    Raises UserError where it is another model than spec, or its tokenizer does not have `vocabulary` tokens.
+    """
+    source.require(spec)
+    if not 0 <= source.vocabulary - vocabulary <= _MAX_UNUSED_ROWS:
         raise UserError(
-            f"{source}: the tokenizer has {vocabulary} tokens, the embedding {header.vocabulary} rows: "
+            f"{source.place}: the tokenizer has {vocabulary} tokens, the embedding {source.vocabulary} rows: "
             "they are not of one model"
         )
-    placed = layout.places(spec, vocabulary=header.vocabulary)
-    with tensors.Tensors(source, has_vision=header.has_vision) as published:
-        published.check({name: place.shape for name, place in placed.items()}, dtype=header.dtype)
 
-        def read(name: str) -> np.ndarray:
-            tensor = published[name][:vocabulary] if name == tensors.EMBEDDING else published[name]
-            return tensor.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32, copy=False)
+    def read(name: str) -> np.ndarray:
+        return source.read(name)[:vocabulary] if name == tensors.EMBEDDING else source.read(name)
 
-        _write(folder, read, spec=spec, vocabulary=vocabulary, dtype=dtype, stop_ids=stop_ids)
+    _write(folder, read, spec=spec, vocabulary=vocabulary, dtype=source.dtype, stop_ids=stop_ids)
 
 
 def _write(
@@ -79,6 +75,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     shapes = {name: place.shape for name, place in layout.places(spec, vocabulary=vocabulary).items()}
     tensors.write(folder, shapes, read, dtype=dtype)
+    shutil.rmtree(folder / adapters.FOLDER, ignore_errors=True)  # a former one, which would be read with these
     hf_config.write(folder, spec, vocabulary=vocabulary, dtype=dtype)
     write_json(
         folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": list(stop_ids), "pad_token_id": 0}

@@ -1,5 +1,6 @@
 """The tensors of a checkpoint folder, in one safetensors file or in shards."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,14 +8,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from showwork.errors import UserError
 from showwork.files import read_json, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# At most one shard is held in memory besides the model while a folder is written.
+# As the hubs like them.
 SHARD_BYTES = 2 * 10**9
 
 _DTYPES = {"float32": "F32", "bfloat16": "BF16"}
@@ -116,7 +117,10 @@ def _count(names: list[str]) -> str:
 def write(
     folder: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], *, dtype: str
 ) -> None:
-    """Writes the tensors that `read` returns, in shards of at most SHARD_BYTES, or in one file where they fit."""
+    """Writes the tensors that `read` returns, each as it is read.
+
+    In shards of at most SHARD_BYTES, or in one file where they fit.
+    """
     shards: list[list[str]] = [[]]
     size = total = 0
     for name, shape in shapes.items():
@@ -129,14 +133,45 @@ def write(
     for path in (folder / INDEX, *folder.glob("model*.safetensors")):
         path.unlink(missing_ok=True)
     if len(shards) == 1:
-        save({name: read(name) for name in shards[0]}, folder / WEIGHTS)
+        _write_file(folder / WEIGHTS, shapes, read, dtype=dtype)
         return
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save({name: read(name) for name in names}, folder / file)
+        _write_file(folder / file, {name: shapes[name] for name in names}, read, dtype=dtype)
         weight_map |= dict.fromkeys(names, file)
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_file(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], *, dtype: str
+) -> None:
+    """The bytes that safetensors would write, which takes all tensors at once and copies each: twice the memory."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in sorted(shapes.items()):
+        start, end = end, end + int(np.prod(shape)) * _BYTES[dtype]
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in sorted(shapes.items()):
+            tensor = np.ascontiguousarray(read(name))
+            assert (tensor.shape, str(tensor.dtype)) == (shape, dtype), f"{name} is {tensor.dtype} {tensor.shape}"
+            file.write(tensor.reshape(-1).view(np.uint8).data)
+    temporary.replace(path)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a small file by name; UserError where it is missing or not a whole safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); make it again") from None
 
 
 def save(tensors: dict[str, np.ndarray], path: Path) -> None:

@@ -61,6 +61,10 @@ _CHUNK = re.compile(
     rf"(?:(?<![^\W_])[-−–])?[{CURRENCIES}]?\s?(?:(?<![^\W_])[-−–])?(?:{_MIXED}|[{_VULGAR}]|\.?[0-9][0-9.,/]*)"
 )
 
+# A number of last_number: the pattern of "flexible-extract", the filter of the task gsm8k (version 3) of
+# EleutherAI/lm-evaluation-harness.
+_FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+
 
 def canonical_number(text: str) -> str | None:
     """The exact decimal of a text, such as "1080", "-3" or "0.5"; None unless it is one number.
@@ -132,6 +136,19 @@ def extract_answer(completion: str) -> str | None:
     if len(chunks) != 1 or "^" in rest or any(c.isnumeric() for c in rest):
         return None
     return canonical_number(chunks[0].rstrip(".,/"))
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text as a canonical decimal, whatever is around it; None without one.
+
+    This is what lm-evaluation-harness counts on GSM8K as "flexible-extract". A number is a run of digits, dots, commas
+    and dollar signs; then commas, dollar signs and a dot at its end are dropped. A hyphen before it is its sign, so
+    "10-5" ends in -5. Two things differ: a run without a digit, such as "...", is no number, and a number is a decimal,
+    so that 18.00 and "18..." are 18 too. What it counts as right is right here, and a little more. A last run that is
+    no decimal ("1.2.3") gives None. Linear in the text.
+    """
+    runs = [run for run in _FLEXIBLE.findall(text) if any(character.isdigit() for character in run)]
+    return canonical_number(runs[-1].replace(",", "").replace("$", "").rstrip(".")) if runs else None
 
 
 def matches_format(completion: str) -> bool:

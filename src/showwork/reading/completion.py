@@ -9,6 +9,7 @@ from showwork.reading.answers import (
     equals_gold,
     extract_answer,
     is_near,
+    last_number,
     matches_format,
 )
 from showwork.reading.arithmetic import FoundEquation, find_equations
@@ -28,6 +29,11 @@ class Reading:
     def answer(self) -> str | None:
         """The one number of the answer block; see extract_answer."""
         return extract_answer(self.text)
+
+    @cached_property
+    def last_number(self) -> str | None:
+        """The last number of the text, in the answer block or not; see answers.last_number."""
+        return last_number(self.text)
 
     @cached_property
     def is_formatted(self) -> bool:
@@ -65,6 +71,10 @@ class Reading:
     def is_correct(self, gold: str) -> bool:
         """Whether the answer is exactly the gold number. Raises ValueError if gold is not a number."""
         return equals_gold(self.answer, gold)
+
+    def is_flexibly_correct(self, gold: str) -> bool:
+        """Whether the last number is exactly the gold number. Raises ValueError if gold is not a number."""
+        return equals_gold(self.last_number, gold)
 
     def is_within(self, gold: str, fraction: float) -> bool:
         """Whether the answer is off by at most this fraction of the gold number; see is_near."""

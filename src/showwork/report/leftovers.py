@@ -8,7 +8,7 @@ FOLDERS = {
     "predictions": ".jsonl", "samples": ".jsonl", "plots": ".csv", "metrics/train": ".json", "metrics/eval": ".json",
     "costs": ".json",
 }  # fmt: skip
-STAGES = ("code", "ingest", "clean", "tokenizer", "report")  # whose costs are kept too
+STAGES = ("code", "ingest", "clean", "weights", "tokenizer", "report")  # whose costs are kept too
 EVALUATE = "evaluate-"  # of an arm's evaluation in costs
 
 

@@ -6,6 +6,7 @@ characters escaped, and cut to a maximum length.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -13,10 +14,10 @@ from showwork.arms import flatten
 from showwork.evaluation.predictions import Prediction
 from showwork.evaluation.scoring import Metrics
 from showwork.formatting import cell, code, fenced_in_report, p_value, percent, points, report_table
-from showwork.report import gains
+from showwork.report import gains, test_sets
 from showwork.report.results import Results
 from showwork.report.seed_table import NOTE, SeedTable
-from showwork.report.tables import ACCURACY, FORM_AND_COST, Row, detectors, display, groups, interval, shifted
+from showwork.report.tables import ACCURACY, FORM_AND_COST, Row, detectors, display, groups, interval
 
 CURVES = "curves.svg"  # beside the report
 ARMS = (
@@ -26,12 +27,12 @@ ARMS = (
     "Accuracy is greedy, with its 95% Wilson interval."
 )
 FORM = (
+    "`flexible`: the last number of the completion is right, whatever its form, as lm-evaluation-harness counts. "
     "`faithful`: right answer, every equation in the work true, and the last result is the answer. "
     "`sampled accuracy`: the mean over (questions × samples each) at temperature 1. Tokens trained and sampled, "
     "and minutes, are those of the arm's own stage."
 )
 GROUPS = "Steps and operations are those of the question's own solution; it counts under every operation that it uses."
-SHIFTED = "`shifted`: questions of kinds that training never holds, all of them and kind by kind; `change`: points."
 DETECTORS = (
     "`rate`: share of the completions in which a detector fires, right or wrong. `auroc`: chance that a wrong "
     "completion scores above a right one, equal scores counting one half; 0.5 is a coin."
@@ -47,9 +48,10 @@ def render(results: Results) -> str:
         "## The arms",
         report_table(ACCURACY, cells),
         ARMS,
-        *second_test_set(metrics),
+        *second_test_set(metrics, results.params),
         report_table(FORM_AND_COST, cells),
         FORM,
+        *after_examples(metrics),
         *over_seeds(results.seeds),
         *where_gains_come_from(results.gained),
         "## Accuracy by number of steps and by operation",
@@ -88,11 +90,18 @@ def summary(table: pd.DataFrame) -> str:
     return f"Right answers to {n:,} test questions: " + "; ".join(said) + "."
 
 
-def second_test_set(metrics: Mapping[str, Metrics]) -> Iterable[str]:
-    rows = shifted(metrics)
+def second_test_set(metrics: Mapping[str, Metrics], params: Mapping[str, Any]) -> Iterable[str]:
+    rows = test_sets.second(metrics)
     if rows:
         yield _whole_table(rows)
-        yield SHIFTED
+        yield test_sets.second_note(metrics, params)
+
+
+def after_examples(metrics: Mapping[str, Metrics]) -> Iterable[str]:
+    rows = test_sets.few_shot(metrics)
+    if rows:
+        yield _whole_table(rows)
+        yield test_sets.few_shot_note(metrics)
 
 
 def where_gains_come_from(gained: Sequence[Row]) -> Iterable[str]:

@@ -22,12 +22,12 @@ from showwork.arms import flatten
 from showwork.evaluation.predictions import Prediction, Probe
 from showwork.evaluation.scoring import Metrics
 from showwork.formatting import p_value, percent, points, share
-from showwork.report import charts, colours, gains
+from showwork.report import charts, colours, gains, test_sets
 from showwork.report.charts import CostRow, Panel
 from showwork.report.curves import AXES, Parting, parting
 from showwork.report.results import Results
 from showwork.report.seed_table import NOTE
-from showwork.report.tables import detectors, display, interval, shifted
+from showwork.report.tables import detectors, display, interval
 from showwork.report.traces import MARKS, NATS_A_LEVEL, block
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -64,15 +64,31 @@ def _tables(results: Results) -> dict[str, Any]:
         "n": len(results.problems),
         "arms": arm_rows(results.table),
         "top": _top(results.table),
-        "shifted": shifted(results.metrics),
+        **_test_sets(results),
         "gained": results.gained,
-        "gained_note": gains.NOTE.replace("`", ""),
+        "gained_note": _plain(gains.NOTE),
         "seeds": results.seeds,
         "seeds_note": NOTE,
         "signals": detectors(results.metrics),
         "heat": [heat_map(results.metrics, "steps"), heat_map(results.metrics, "op")],
         "taught": results.taught,
     }
+
+
+def _test_sets(results: Results) -> dict[str, Any]:
+    """The second test set, and base after solved examples: tables and notes, empty where there is none."""
+    shifted, few_shot = test_sets.second(results.metrics), test_sets.few_shot(results.metrics)
+    return {
+        "shifted": shifted,
+        "shifted_note": _plain(test_sets.second_note(results.metrics, results.params)) if shifted else "",
+        "few_shot": few_shot,
+        "few_shot_note": _plain(test_sets.few_shot_note(results.metrics)) if few_shot else "",
+    }
+
+
+def _plain(note: str) -> str:
+    """A note of the Markdown report as the page shows it."""
+    return note.replace("`", "")
 
 
 def _pictures(results: Results) -> dict[str, Any]:

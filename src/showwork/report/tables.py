@@ -16,7 +16,7 @@ from showwork.config import Base, Cast, Drills, Rl, Sft
 from showwork.errors import UserError
 from showwork.evaluation.predictions import Prediction
 from showwork.evaluation.scoring import Metrics
-from showwork.evaluation.statistics import paired_difference, wilson
+from showwork.evaluation.statistics import paired_difference
 from showwork.files import read_csv, read_json
 from showwork.formatting import MISSING, count, p_value, percent, points, points_interval, share
 
@@ -26,13 +26,13 @@ Row = dict[str, str]
 # Columns of `display`: an arm's accuracy beside its start's, then its form and its cost.
 ACCURACY = ("arm", "n", "accuracy", "95% interval", "change", "95% interval of the change", "p", "verdict")
 FORM_AND_COST = (
-    "arm", "n", "format", "faithful", "sampled accuracy", "tokens a completion", "tokens trained", "tokens sampled",
-    "minutes",
+    "arm", "flexible", "format", "faithful", "sampled accuracy", "tokens a completion", "tokens trained",
+    "tokens sampled", "minutes",
 )  # fmt: skip
 TERMINAL = ("arm", "n", "accuracy", "95% interval", "change", "verdict")  # what fits into 80 columns
 EVAL_KEYS = (
-    "n", "accuracy", "accuracy_low", "accuracy_high", "format_rate", "faithful_rate", "completion_tokens_mean",
-    "truncated_rate", "samples_n", "samples_k",
+    "n", "accuracy", "accuracy_low", "accuracy_high", "accuracy_flexible", "format_rate", "faithful_rate",
+    "completion_tokens_mean", "truncated_rate", "samples_n", "samples_k",
 )  # fmt: skip
 TABLE_COLUMNS = [
     "arm", "start", *EVAL_KEYS, "accuracy_sampled", "difference", "difference_low", "difference_high", "p", "gained",
@@ -140,6 +140,7 @@ def display(table: pd.DataFrame) -> list[Row]:
             "95% interval of the change": interval(row) if started else MISSING,
             "p": p_value(row["p"]) if started else MISSING,
             "verdict": row["verdict"] if started else MISSING,
+            "flexible": percent(row["accuracy_flexible"]),
             "format": percent(row["format_rate"]),
             "faithful": percent(row["faithful_rate"]),
             "sampled accuracy": _sampled(row),
@@ -186,39 +187,6 @@ def accuracy_by_steps(metrics: Mapping[str, Metrics]) -> list[dict[str, str | in
         for steps in sorted(found)
         for arm, values in metrics.items()
     ]
-
-
-def shifted(metrics: Mapping[str, Metrics]) -> list[Row]:
-    """Rows of accuracy on questions of kinds that are not in train, beside the test set's; empty without any.
-
-    Columns: arm, test, shifted (all of them), change (in points), then each kind. Intervals are Wilson's.
-    """
-    names = {key.removesuffix("_accuracy") for values in metrics.values() for key in values if _is_shifted(key)}
-    kinds = sorted(names - {"shifted"})
-    rows = []
-    for arm, values in metrics.items():
-        if "shifted_accuracy" not in values:
-            continue
-        row = {
-            "arm": arm,
-            "test": _with_interval(values["accuracy"], values["n"]),
-            "shifted": _with_interval(values["shifted_accuracy"], values["shifted_n"]),
-            "change": points(values["shifted_accuracy"] - values["accuracy"]),
-        }
-        for kind in kinds:
-            title = kind.removeprefix("shifted_").replace("_", " ")
-            row[title] = _with_interval(values[f"{kind}_accuracy"], values[f"{kind}_n"])
-        rows.append(row)
-    return rows
-
-
-def _is_shifted(key: str) -> bool:
-    return key.startswith("shifted") and key.endswith("_accuracy")
-
-
-def _with_interval(accuracy: float, n: float) -> str:
-    low, high = wilson(round(accuracy * n), int(n))
-    return f"{percent(accuracy)} ({100 * low:.1f} to {100 * high:.1f}, n {n:,})"
 
 
 def detectors(metrics: Mapping[str, Metrics]) -> list[Row]:

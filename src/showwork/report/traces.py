@@ -25,6 +25,7 @@ NATS_A_LEVEL = 0.05  # entropy is rounded to this in the page
 MARKS = {
     "truncated": "truncated",
     "format": "format broken",
+    "unformed": "right number, wrong form",
     "unfaithful": "right answer, wrong work",
     "unshown": "right answer, no work",
     "false": "a false equation",
@@ -105,6 +106,7 @@ def marks(prediction: Prediction) -> list[str]:
     holds = {
         "truncated": prediction.truncated,
         "format": not prediction.reading.is_formatted,
+        "unformed": not right and prediction.is_flexibly_correct,
         "unfaithful": right and bool(equations) and not is_faithful(prediction),
         "unshown": right and not equations,
         "false": not all(equation.holds for equation in equations),

@@ -5,6 +5,7 @@ Provenance is {"files": [{"path", "sha256", "rows", "bytes"}]}; for the hub also
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,54 @@ from showwork import files
 from showwork.errors import UserError
 from showwork.sources import basic_maths
 
+# Names that a file of the second test set may not have: those of other sets, in ids and metrics.
+TAKEN = ("train", "val", "test", "families", "numbers")
 _USE_JSONL = "set data.source to jsonl in params.yaml, and data.train_files and data.test_files to files of your own"
 
 
-def copy_jsonl(paths: Sequence[Path], destination: Path) -> dict[str, Any]:
+def copy_jsonl(
+    paths: Sequence[Path], destination: Path, *, key: str = "data.train_files or data.test_files"
+) -> dict[str, Any]:
     """Concatenates the files, byte for byte, in the order given; adds a missing newline at the end of a file.
 
-    Raises UserError, naming the file, if one is missing, a folder, not readable, or empty.
+    key names the files in params.yaml. Raises UserError, naming the file, if one is missing, a folder, not readable,
+    or empty.
     """
     if not paths:
         raise UserError("params.yaml: data.source is jsonl, but no file is named; list at least one, with its path")
-    contents = [_read_source(path, "data.train_files or data.test_files") for path in paths]
+    contents = [_read_source(path, key) for path in paths]
     for path, content in zip(paths, contents, strict=True):
         if not content.removeprefix(b"\xef\xbb\xbf").strip():
             raise UserError(f"{path}: the file is empty; it needs one JSON object a line, with question and answer")
     files.write_bytes(destination, b"".join(content + b"\n" * (not content.endswith(b"\n")) for content in contents))
     return {"files": [describe(path, content) for path, content in zip(paths, contents, strict=True)]}
+
+
+def copy_second_test(paths: Sequence[Path], folder: Path) -> dict[str, dict[str, Any]]:
+    """Copies each file to folder/NAME.jsonl; NAME → provenance, in the order given.
+
+    NAME is what the file is called in ids, metrics and the report: its own name in lower case, with _ for all but
+    letters and digits. Raises UserError, naming the file, if two have one name, if a name is one of TAKEN, or as
+    copy_jsonl does.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = second_test_name(path)
+        if not name or name in TAKEN or name in named:
+            why = f"{named[name]} has it too" if name in named else "it says nothing" if not name else "it is taken"
+            raise UserError(
+                f"{path}: a file of data.second_test_files is reported under its own name, {name!r}, and {why}; "
+                "rename the file by what it holds, such as gsm8k_test.jsonl"
+            )
+        named[name] = path
+    return {
+        name: copy_jsonl([path], folder / f"{name}.jsonl", key="data.second_test_files") for name, path in named.items()
+    }
+
+
+def second_test_name(path: Path) -> str:
+    """The name of a file of the second test set: gsm8k_test for data/source/GSM8K-test.jsonl."""
+    return re.sub("[^a-z0-9]+", "_", path.stem.lower()).strip("_")
 
 
 def append_basic_maths(paths: Sequence[Path], destination: Path) -> dict[str, Any]:

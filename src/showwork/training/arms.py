@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import jax
+from flax import nnx
 
+from showwork import devices
 from showwork import tokenizer as tokenizers
 from showwork.config import Base, Cast, Params, Rl, Sft
 from showwork.errors import UserError
-from showwork.models import checkpoints, saving
+from showwork.models import adapters, checkpoints, saving
 from showwork.models.specs import GemmaSpec
 from showwork.names import suggest
 from showwork.tokenizer import Tokenizer
-from showwork.tunix_adapter import lora
 from showwork.tunix_adapter.gemma import Model
 
 MODELS = Path("models")
@@ -36,17 +37,20 @@ class LoadedArm(Generic[Settings]):
     """The text before each question; may be empty."""
     stop_ids: tuple[int, ...]
     """Ids that end a completion; training targets end with the first."""
+    rollout_mesh: jax.sharding.Mesh
+    """The devices in the layout in which completions are sampled."""
     reference: Model | None = None
-    """The start's model once more, left as it is: where the loss has a KL term."""
+    """The start's model, left as it is: where the loss has a KL term."""
 
     def save(self, name: str) -> None:
-        """Writes models/NAME: merged weights, the adapter beside them, the start's tokenizer."""
-        adapter, out = self.settings.adapter, MODELS / name
-        saving.save(
-            self.model, out, spec=self.spec, stop_ids=self.stop_ids,
-            adapter=(adapter.rank, adapter.alpha) if adapter else None,
-        )  # fmt: skip
-        tokenizers.copy(MODELS / self.settings.start, out)
+        """Writes models/NAME: the weights that training ended with, or the adapter beside its start's, and the start's
+        tokenizer."""
+        adapter, start, out = self.settings.adapter, MODELS / self.settings.start, MODELS / name
+        if adapter:
+            saving.save_adapted(self.model, out, start=start, rank=adapter.rank, alpha=adapter.alpha)
+        else:
+            saving.save(self.model, out, spec=self.spec, stop_ids=self.stop_ids)
+        tokenizers.copy(start, out)
 
 
 def load(params: Params, name: str, *, mesh: jax.sharding.Mesh) -> LoadedArm:
@@ -58,13 +62,21 @@ def load(params: Params, name: str, *, mesh: jax.sharding.Mesh) -> LoadedArm:
     if name not in arms:
         raise UserError(f"params.yaml has no arm {name} to train; {suggest(name, list(arms))}")
     settings = arms[name]
-    start = MODELS / settings.start
-    model, spec = checkpoints.load(start, mesh=mesh, remat=params.model.remat)
+    start, dtype, remat = MODELS / settings.start, params.model.dtype, params.model.remat
     if adapter := settings.adapter:
+        model, spec = checkpoints.load_weights(start, dtype=dtype, weights_dtype=dtype, mesh=mesh, remat=remat)
+        shape = adapters.Shape(adapter.rank, adapter.alpha, tuple(adapter.modules))
         key = jax.random.fold_in(jax.random.key(params.seed), zlib.crc32(f"{name}: adapter".encode()))
-        model = lora.add_lora(model, rank=adapter.rank, alpha=adapter.alpha, key=key, modules=adapter.modules)
-    has_reference = isinstance(settings, Rl) and settings.beta > 0
+        model = checkpoints.adapt(model, start, shape, key=key)
+    else:
+        model, spec = checkpoints.load_merged(start, dtype=dtype, mesh=mesh, remat=remat)
+    devices.place(model, mesh)
+    reference = None
+    if isinstance(settings, Rl) and settings.beta > 0:
+        # With an adapter, the same frozen weights and the adapter that it starts with. nnx.merge would share variables,
+        # and the reference be the policy itself.
+        reference = nnx.clone(model) if adapter else checkpoints.load(start, dtype=dtype, mesh=mesh).model
     return LoadedArm(
         settings, model, spec, tokenizers.load(start), params.system(name), checkpoints.stop_ids(start),
-        reference=checkpoints.load(start, mesh=mesh)[0] if has_reference else None,
+        devices.rollout_mesh(mesh, tp=params.hardware.rollout_tp), reference,
     )  # fmt: skip

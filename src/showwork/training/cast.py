@@ -28,6 +28,7 @@ from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
 from showwork.training.run import Run
 from showwork.training.selection import analyse, examples_of, keep, make_variants, weakest_first
+from showwork.tunix_adapter import lora
 from showwork.tunix_adapter.gemma import Model
 
 # Of a round: greedy accuracy on validation after it, whether that is better than before, the training's loss; share of
@@ -83,7 +84,6 @@ def train(
     round is a file in the scratch folder, so that a run that was killed resumes there and ends in the same bytes.
     """
     rounds = Rounds(arm, problems, validation, replay, run, taken=taken)
-    devices.place(arm.model, run.mesh)
     history = History(run)
     if not history.records:
         history.write({**START, "val_accuracy": rounds.validate(0)})
@@ -120,7 +120,7 @@ class Rounds:
         self._arm, self._settings, self._replay, self._run = arm, arm.settings, replay, run
         self._complete = rollout.Completer(
             arm.model, arm.tokenizer, arm.system, arm.stop_ids, max_tokens=limits.max_completion_tokens,
-            rows_per_call=limits.rows_per_call, prompt_tokens=limits.max_prompt_tokens,
+            rows_per_call=limits.rows_per_call, mesh=arm.rollout_mesh, prompt_tokens=limits.max_prompt_tokens,
         )  # fmt: skip
         self.problems = self._fitting(problems)
         self._validation = self._fitting(validation)[: arm.settings.validation_problems]
@@ -179,8 +179,8 @@ class Rounds:
         chosen = np.random.default_rng([run.seed, run.number, step]).permutation(len(self._replay))[:count]
         rows = [*own, *(self._replay[i] for i in chosen)]
         part = Run(
-            f"{run.name} {step}: training", zlib.crc32(f"{run.seed}:{run.name}:{step}".encode()), run.mesh, folder,
-            Curve(folder / "plot.csv", folder / "curve.csv", sft.COLUMNS),
+            f"{run.name} {step}: training", zlib.crc32(f"{run.seed}:{run.name}:{step}".encode()), run.mesh, run.split,
+            folder, Curve(folder / "plot.csv", folder / "curve.csv", sft.COLUMNS),
         )  # fmt: skip
         fitting = [row for row in rows if len(row.tokens) <= settings.training.max_tokens]
         trained = sft.train(arm.model, fitting, [], settings.training, part)
@@ -275,5 +275,6 @@ class History:
 
 
 def _weights(model: Model) -> nnx.State:
-    """A copy in host memory, which training, whose buffers are donated, leaves alone."""
-    return jax.device_get(nnx.state(model, nnx.Param))
+    """A copy in host memory of what is trained: training writes over the device's."""
+    trained = nnx.state(model, nnx.LoRAParam if lora.is_adapted(model) else nnx.Param)
+    return jax.tree.map(lambda leaf: np.array(leaf, copy=True), trained)

@@ -57,12 +57,11 @@ def has_variance(rewards: np.ndarray, *, generations: int) -> np.ndarray:
     return groups.max(axis=1) != groups.min(axis=1)
 
 
-def token_weights(mask: np.ndarray, *, aggregation: str, max_tokens: int, parts: int) -> np.ndarray:
+def token_weights(mask: np.ndarray, *, aggregation: str, max_tokens: int) -> np.ndarray:
     """Weight of each completion token in the loss, [N, L] from mask [N, L]; sums are over the whole step.
 
     token-mean: every token alike (DAPO); sequence-mean-token-mean: every completion alike (GRPO);
-    sequence-mean-token-scale: every completion's sum over a constant length (Dr. GRPO). parts is the number of
-    micro-batches, by which optax.MultiSteps divides.
+    sequence-mean-token-scale: every completion's sum over a constant length (Dr. GRPO).
     """
     mask = mask.astype(np.float64)
     if aggregation == "token-mean":
@@ -71,4 +70,4 @@ def token_weights(mask: np.ndarray, *, aggregation: str, max_tokens: int, parts:
         weights = mask / np.maximum(1.0, mask.sum(axis=1, keepdims=True)) / len(mask)
     else:
         weights = mask / max_tokens / len(mask)
-    return (weights * parts).astype(np.float32)
+    return weights.astype(np.float32)

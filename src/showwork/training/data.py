@@ -1,5 +1,6 @@
 """Training rows: problems to tokens, packed without waste."""
 
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,9 @@ import grain
 import numpy as np
 
 from showwork.records import Problem
-from showwork.shapes import round_up
 from showwork.tokenizer import Tokenizer
-
-ROW_BUCKET = 64
+from showwork.training.losses import Rows
+from showwork.training.passes import Split
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,6 @@ def recall_rows(tokenizer: Tokenizer, *, rows: int, max_tokens: int, seed: int) 
     return examples
 
 
-def row_width(examples: Sequence[Example], *, max_tokens: int) -> int:
-    """Positions of a packed row: as many as the longest example needs, rounded up, and at most max_tokens.
-
-    The attention cost per token grows with the row's width.
-    """
-    longest = max(len(example.tokens) for example in examples)
-    return min(max_tokens, round_up(longest, ROW_BUCKET))
-
-
 def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | None) -> Iterator[dict[str, np.ndarray]]:
     """Rows of max_tokens positions that hold whole examples, first fit.
 
@@ -129,22 +120,17 @@ def packed_rows(examples: Sequence[Example], *, max_tokens: int, seed: int | Non
         }
 
 
-def micro_batches(
-    rows: Iterator[dict[str, np.ndarray]], *, rows_per_step: int, micro_batch_rows: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Stacks rows to steps and cuts them into micro-batches whose weights sum to the number of micro-batches.
+def step_rows(rows: Iterator[dict[str, np.ndarray]], *, rows_per_step: int, split: Split) -> Iterator[Rows]:
+    """Stacks rows [L] of packed_rows to the rows of a step, [split.capacity(…), L], whose weights sum to 1.
 
-    weights [B, L] = trained / (trained tokens of the whole step) * (micro-batches in a step); see training.losses.
-    A last step with fewer rows is filled up with rows of padding.
+    weights [N, L] = trained / (trained tokens of the whole step). Rows are dealt to the devices in turn; what is left
+    free, because rows don't divide or a last step has fewer, is padding at each device's end.
     """
-    parts = rows_per_step // micro_batch_rows
-    while True:
-        step = [row for _, row in zip(range(rows_per_step), rows, strict=False)]
-        if not step:
-            return
-        step += [{name: np.zeros_like(value) for name, value in step[0].items()}] * (rows_per_step - len(step))
-        batch = {name: np.stack([row[name] for row in step]) for name in step[0]}
+    while step := list(itertools.islice(rows, rows_per_step)):
+        count = split.capacity(rows_per_step, len(step[0]["tokens"]))
+        place = [i % split.devices * (count // split.devices) + i // split.devices for i in range(len(step))]
+        batch = {name: np.zeros((count, *value.shape), value.dtype) for name, value in step[0].items()}
+        for name, array in batch.items():
+            array[place] = [row[name] for row in step]
         trained = batch.pop("trained")
-        batch["weights"] = (trained * (parts / max(1, trained.sum()))).astype(np.float32)
-        for start in range(0, rows_per_step, micro_batch_rows):
-            yield {name: value[start : start + micro_batch_rows] for name, value in batch.items()}
+        yield Rows(**batch, weights=(trained / max(1, trained.sum())).astype(np.float32))

@@ -8,7 +8,8 @@ from showwork.config import Rl
 from showwork.rollout import Generated
 from showwork.shapes import round_up
 from showwork.training.credit import token_weights
-from showwork.training.losses import CHUNK_ROWS
+from showwork.training.losses import Rows
+from showwork.training.passes import Split
 
 # Rows of prompt and completion are padded to a multiple of this many tokens: few shapes to compile, little waste.
 ROW_BUCKET = 32
@@ -48,7 +49,7 @@ def pack(
     """Moves rows [N, L], each a prompt and its completion, into [count, width], several to a row, first fit.
 
     Rows of one group, groups [N], have the same prompt. A packed row holds it once, however many of its completions
-    follow: a branch is the prompt's last token and a completion (losses.row_statistics). Every array moves alike;
+    follow: a branch is the prompt's last token and a completion (losses.Rows). Every array moves alike;
     segments are numbered anew and branches added. Each token still attends to its own sequence alone, so that loss
     and gradient stay the same. Filled rows are dealt in turn to `parts` equal runs of rows, and empty rows come last
     in each run. count = N rows are always enough.
@@ -87,27 +88,25 @@ def pack(
 class Packer:
     """Turns the samples of a step into the rows of its loss, of one shape for a whole run."""
 
-    def __init__(self, settings: Rl, *, widest: int, pad_id: int, shards: int):
-        """widest is the length of the longest prompt; shards the number of devices that rows are spread over."""
-        self._settings, self._pad_id = settings, pad_id
+    def __init__(self, settings: Rl, *, widest: int, pad_id: int, split: Split):
+        """widest is the length of the longest prompt."""
+        self._settings, self._pad_id, self._devices = settings, pad_id, split.devices
         self._width = round_up(widest + settings.rollout.max_completion_tokens, ROW_BUCKET)
-        self._parts = settings.micro_batches * shards
-        self._count = round_up(settings.prompts_per_step * settings.generations, self._parts * CHUNK_ROWS)
+        self._count = split.capacity(settings.prompts_per_step * settings.generations, self._width)
 
-    def __call__(self, generated: Generated, advantages: np.ndarray) -> dict[str, np.ndarray]:
-        """Packed rows of completions [N] with their advantages [N]: see pack, and losses.policy_loss."""
+    def __call__(self, generated: Generated, advantages: np.ndarray) -> Rows:
+        """Packed rows of completions [N] with their advantages [N]: see pack."""
         settings = self._settings
         rows = lay_out(generated, pad_id=self._pad_id)
         rows["weights"] = token_weights(
-            rows["mask"], aggregation=settings.loss_aggregation, max_tokens=settings.rollout.max_completion_tokens,
-            parts=settings.micro_batches,
-        )  # fmt: skip
+            rows["mask"], aggregation=settings.loss_aggregation, max_tokens=settings.rollout.max_completion_tokens
+        )
         rows["advantages"] = (advantages[:, None] * rows["mask"]).astype(np.float32)
         groups = np.arange(len(advantages)) // settings.generations
         if not settings.beta:
             # Without a KL term a group without variance has no gradient at all.
             groups = groups[advantages != 0]
             rows = {name: value[advantages != 0] for name, value in rows.items()}
-        packed = pack(rows, groups, width=self._width, count=self._count, parts=self._parts)
+        packed = pack(rows, groups, width=self._width, count=self._count, parts=self._devices)
         del packed["mask"]  # where the weights are not 0
-        return packed
+        return Rows(**packed)

@@ -1,7 +1,6 @@
 """The RL arms: sample groups of completions, score them, assign credit, update the policy, validate."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from showwork import devices
 from showwork.config import Rl
 from showwork.files import read_jsonl, write_jsonl
 from showwork.progress import Steps
@@ -17,11 +15,11 @@ from showwork.records import Problem
 from showwork.training import credit, optimizer
 from showwork.training.arms import LoadedArm
 from showwork.training.logps import completion_logps
-from showwork.training.losses import Aux, Objective, PolicyRows, in_chunks, policy_loss
+from showwork.training.losses import Loss, Objective, Rows, policy_loss
 from showwork.training.packing import Packer
+from showwork.training.passes import in_passes
 from showwork.training.run import Run
 from showwork.training.samples import Sampler, Samples
-from showwork.tunix_adapter.gemma import Model
 from showwork.tunix_adapter.groups import GroupTrainer
 
 
@@ -37,10 +35,10 @@ def columns(settings: Rl) -> tuple[str, ...]:
 def train(arm: LoadedArm[Rl], problems: Sequence[Problem], validation: Sequence[Problem], run: Run) -> dict[str, Any]:
     """Trains the policy in place, from the newest checkpoint if there is one; returns the stage's metrics."""
     settings, curve = arm.settings, run.curve
-    generations, shards = settings.generations, run.mesh.shape["fsdp"]
+    generations = settings.generations
     training_key, validation_key = jax.random.fold_in(run.key, 0), jax.random.fold_in(run.key, 1)
     sample = Sampler(arm, problems, validation, name=run.name)
-    pack = Packer(settings, widest=sample.widest, pad_id=arm.tokenizer.pad_id(), shards=shards)
+    pack = Packer(settings, widest=sample.widest, pad_id=arm.tokenizer.pad_id(), split=run.split)
     validate = Validation(settings, validation, sample, run, key=validation_key)
     rates = optimizer.learning_rates(settings.optimizer, steps=settings.steps * settings.iterations)
     trainer = build_trainer(arm, run)
@@ -57,7 +55,7 @@ def train(arm: LoadedArm[Rl], problems: Sequence[Problem], validation: Sequence[
             scores = credit.score(settings.rewards, samples.completions, samples.problems)
             advantages = credit.group_advantages(scores.total, generations=generations, kind=settings.advantage)
             rows = pack(samples.generated, advantages)
-            auxes = trainer.update({**rows, **earlier_logps(arm, rows, mesh=run.mesh)})
+            auxes = trainer.update(earlier_logps(arm, rows, run))
 
             sampled_tokens = int(samples.generated.lengths.sum())
             values = {
@@ -98,47 +96,33 @@ def problem_order(count: int, batch: int, *, seed: int, first: int) -> Iterator[
 
 
 def build_trainer(arm: LoadedArm[Rl], run: Run) -> GroupTrainer:
-    """The trainer of the arm's model, at its newest checkpoint. Places the weights on the mesh."""
+    """The trainer of the arm's model, at its newest checkpoint."""
     settings = arm.settings
-    for model in (arm.model, arm.reference):
-        if model is not None:
-            devices.place(model, run.mesh)
-    wrt = nnx.LoRAParam if settings.adapter else nnx.Param
     return GroupTrainer(
         arm.model, optimizer.build(settings.optimizer, steps=settings.steps * settings.iterations), settings,
-        loss_fn=loss_of(settings, shards=run.mesh.shape["fsdp"], wrt=wrt),
+        loss=in_passes(loss_of(settings), split=run.split, wrt=nnx.LoRAParam if settings.adapter else nnx.Param),
         mesh=run.mesh, checkpoints=run.checkpoints,
     )  # fmt: skip
 
 
-def earlier_logps(
-    arm: LoadedArm[Rl], rows: Mapping[str, np.ndarray], *, mesh: jax.sharding.Mesh
-) -> dict[str, np.ndarray | None]:
-    """Log-probabilities [N, L] before the update: the policy's, where more than one iteration follows, and the
-    reference's, where there is a KL term."""
-
-    def logps(model: Model | None) -> np.ndarray:
-        if model is None:
-            raise ValueError("beta > 0 needs the arm's reference")
-        return completion_logps(model, rows, mesh=mesh, temperature=arm.settings.rollout.temperature)
-
-    return {
-        "old_logps": logps(arm.model) if arm.settings.iterations > 1 else None,
-        "reference_logps": logps(arm.reference) if arm.settings.beta else None,
-    }
+def earlier_logps(arm: LoadedArm[Rl], rows: Rows, run: Run) -> Rows:
+    """The rows with their log-probabilities [N, L] before the update: the policy's, where more than one iteration
+    follows, and the reference's, where there is a KL term."""
+    loss = loss_of(arm.settings)
+    if arm.settings.iterations > 1:
+        rows = rows._replace(old_logps=completion_logps(arm.model, rows, loss=loss, split=run.split, mesh=run.mesh))
+    if arm.settings.beta:
+        assert arm.reference is not None
+        reference = completion_logps(arm.reference, rows, loss=loss, split=run.split, mesh=run.mesh)
+        rows = rows._replace(reference_logps=reference)
+    return rows
 
 
-def loss_of(
-    settings: Rl, *, shards: int, wrt: nnx.filterlib.Filter
-) -> Callable[[Model, Mapping[str, Any]], tuple[jax.Array, Aux]]:
-    """losses.policy_loss with the arm's constants, a few rows at a time."""
-    objective = Objective(settings.beta, settings.epsilon_low, settings.epsilon_high, settings.rollout.temperature)
-    chunked = in_chunks(functools.partial(policy_loss, objective=objective), devices=shards, wrt=wrt)
-
-    def loss(model: Model, rows: Mapping[str, Any]) -> tuple[jax.Array, Aux]:
-        return chunked(model, PolicyRows(**rows))
-
-    return loss
+def loss_of(settings: Rl) -> Loss:
+    """losses.policy_loss with the arm's constants."""
+    return policy_loss(
+        Objective(settings.beta, settings.epsilon_low, settings.epsilon_high, settings.rollout.temperature)
+    )
 
 
 def sample_statistics(samples: Samples, scores: credit.Scores, *, generations: int) -> dict[str, float]:

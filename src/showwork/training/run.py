@@ -11,6 +11,7 @@ import jax
 from showwork import stage
 from showwork.config import Params
 from showwork.training.curves import Curve
+from showwork.training.passes import Split
 
 PLOTS = Path("results/plots")
 
@@ -23,6 +24,8 @@ class Run:
     """The arm's, or that of a part of it; in messages, and in the random key."""
     seed: int
     mesh: jax.sharding.Mesh
+    split: Split
+    """What a device takes at a time."""
     scratch: Path
     """Folder of the training state, from which a run with the same inputs resumes."""
     curve: Curve
@@ -51,4 +54,4 @@ def begin(params: Params, name: str, columns: Sequence[str], *, mesh: jax.shardi
     with stage.scratch(name) as scratch:
         live = stage.LIVE / name if params.live else None
         curve = Curve(PLOTS / f"{name}.csv", scratch / "curve.csv", columns, live=live)
-        yield Run(name, params.seed, mesh, scratch, curve)
+        yield Run(name, params.seed, mesh, Split.of(params.hardware), scratch, curve)

@@ -62,6 +62,7 @@ class Sampler:
                 self._arm.model,
                 rollout.left_pad(prompts[first : first + per_call], pad_id=self._decoding.pad_id, width=self.widest),
                 key=key, decoding=self._decoding, generations=generations, first_row=first * generations,
+                slots=rollout.Slots(mesh=self._arm.rollout_mesh),
             )
             for first in range(0, len(prompts), per_call)
         ]  # fmt: skip

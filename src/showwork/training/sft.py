@@ -1,20 +1,23 @@
 """Supervised fine-tuning through Tunix's PeftTrainer."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from showwork import devices
 from showwork.config import Supervised
 from showwork.errors import UserError
 from showwork.progress import Steps
 from showwork.training import data, optimizer
-from showwork.training.losses import supervised_loss
+from showwork.training.losses import Rows, supervised_loss
+from showwork.training.passes import Split, Sums, in_passes
 from showwork.training.run import Run
+from showwork.tunix_adapter import lora
 from showwork.tunix_adapter.gemma import Model
-from showwork.tunix_adapter.supervised import Auxes, SupervisedTrainer
+from showwork.tunix_adapter.supervised import SupervisedTrainer
 
 COLUMNS = ("loss", "val_loss", "learning_rate", "train_tokens")
 
@@ -28,26 +31,26 @@ def train(
 ) -> dict[str, Any]:
     """Trains the model in place, from the newest checkpoint if there is one; returns the stage's metrics.
 
-    Losses are nats per trained token, over all micro-batches of a step. Repeats and resumed runs end in the same
+    Losses are nats per trained token, over all rows of a step. Repeats and resumed runs end in the same
     bytes on the same kind of hardware: the seed alone decides the order of rows.
     """
     if not examples:
         raise UserError(f"{run.name}.max_tokens {settings.max_tokens}: no training example is that short")
-    width = data.row_width([*examples, *validation], max_tokens=settings.max_tokens)
     devices.place(model, run.mesh)
     with Steps(run.name, settings.steps) as bar:
         record = _Record(settings, run, bar)
         trainer = SupervisedTrainer(
-            model, optimizer.build(settings.optimizer, steps=settings.steps), settings, loss_fn=supervised_loss,
-            checkpoints=run.checkpoints, on_step=record.add_step, on_validation=record.add_validation,
+            model, optimizer.build(settings.optimizer, steps=settings.steps), settings,
+            loss=loss_of(model, run.split), checkpoints=run.checkpoints, on_step=record.add_step,
+            on_validation=record.add_validation,
         )  # fmt: skip
         run.curve.start(step=trainer.train_steps)
         bar.update(trainer.train_steps)
         if trainer.train_steps < settings.steps:
-            with run.mesh:
+            with devices.use(run.mesh):
                 trainer.train(
-                    training_batches(examples, settings, width=width, seed=run.seed),
-                    list(validation_batches(validation, settings, width=width)),
+                    training_steps(examples, settings, split=run.split, seed=run.seed),
+                    list(validation_steps(validation, settings, split=run.split)),
                 )
     return {
         "loss": round(run.curve.last("loss"), 6),
@@ -58,24 +61,23 @@ def train(
     }
 
 
-def training_batches(
-    examples: Sequence[data.Example], settings: Supervised, *, width: int, seed: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """The micro-batches of a whole run, rows [micro_batch_rows, width] each, the same ones whenever it starts."""
-    batches = data.micro_batches(
-        data.packed_rows(examples, max_tokens=width, seed=seed),
-        rows_per_step=settings.rows_per_step,
-        micro_batch_rows=settings.micro_batch_rows,
-    )
-    return itertools.islice(batches, settings.steps * settings.rows_per_step // settings.micro_batch_rows)
+def loss_of(model: Model, split: Split) -> Callable[[Model, Rows], Sums]:
+    """Cross-entropy, a pass at a time, of the model's trained weights: those of the adapter where it has one."""
+    return in_passes(supervised_loss(), split=split, wrt=nnx.LoRAParam if lora.is_adapted(model) else nnx.Param)
 
 
-def validation_batches(
-    examples: Sequence[data.Example], settings: Supervised, *, width: int
-) -> Iterator[dict[str, np.ndarray]]:
+def training_steps(
+    examples: Sequence[data.Example], settings: Supervised, *, split: Split, seed: int
+) -> Iterator[Rows]:
+    """The rows of each step of a whole run, the same ones whenever it starts."""
+    rows = data.packed_rows(examples, max_tokens=settings.max_tokens, seed=seed)
+    return itertools.islice(data.step_rows(rows, rows_per_step=settings.rows_per_step, split=split), settings.steps)
+
+
+def validation_steps(examples: Sequence[data.Example], settings: Supervised, *, split: Split) -> Iterator[Rows]:
     """Each example once, in order."""
-    rows = data.packed_rows(examples, max_tokens=width, seed=None)
-    return data.micro_batches(rows, rows_per_step=settings.micro_batch_rows, micro_batch_rows=settings.micro_batch_rows)
+    rows = data.packed_rows(examples, max_tokens=settings.max_tokens, seed=None)
+    return data.step_rows(rows, rows_per_step=settings.rows_per_step, split=split)
 
 
 class _Record:
@@ -86,8 +88,8 @@ class _Record:
         self._validate_every_steps = settings.validate_every_steps
         self._rates = optimizer.learning_rates(settings.optimizer, steps=settings.steps)
 
-    def add_step(self, step: int, auxes: Auxes) -> None:
-        nll, tokens = _totals(auxes)
+    def add_step(self, step: int, aux: Mapping[str, np.ndarray]) -> None:
+        nll, tokens = float(aux["nll"]), int(aux["tokens"])
         values = {
             "loss": nll / max(1, tokens),
             "learning_rate": float(np.asarray(self._rates(step))),
@@ -97,13 +99,8 @@ class _Record:
         val_loss = self._curve.last("val_loss", float("nan"))
         self._bar.update(step, f"loss {values['loss']:.4f}  val {val_loss:.4f}")
 
-    def add_validation(self, step: int, auxes: Auxes) -> None:
+    def add_validation(self, step: int, auxes: Sequence[Mapping[str, np.ndarray]]) -> None:
         # Tunix also validates when it starts or resumes: a step off the grid is not recorded.
         if step % self._validate_every_steps == 0:
-            nll, tokens = _totals(auxes)
+            nll, tokens = (sum(float(aux[name]) for aux in auxes) for name in ("nll", "tokens"))
             self._curve.add(step, {"val_loss": nll / tokens})
-
-
-def _totals(auxes: Auxes) -> tuple[float, int]:
-    """Negative log-likelihood in nats, and the number of trained tokens."""
-    return sum(float(aux["nll"]) for aux in auxes), sum(int(aux["tokens"]) for aux in auxes)

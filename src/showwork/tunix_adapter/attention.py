@@ -5,6 +5,7 @@ model width.
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -97,23 +98,54 @@ def attend(
     """
     length, size = mask.shape[1:]
     if first is None:
-        block = max(ATTENTION_BLOCK, ceil_div(length, MOST_BLOCKS))
-        parts = []
-        for start in range(0, length, block):
-            end = min(start + block, length)
-            seen = slice(max(0, start - window + 1) if window else 0, end)
-            part = mask[:, start:end, seen]
-            if window:
-                part &= (np.arange(start, end)[:, None] - np.arange(seen.start, end)[None] < window)[None]
-            parts.append(_softmax_attention(queries[:, start:end], keys[:, seen], values[:, seen], part, softcap))
-        return jnp.concatenate(parts, axis=1)
+        return _attend_in_blocks(queries, keys, values, mask, window=window, softcap=softcap)
     if window and length == 1 and window < size:
         start = jnp.clip(first - window + 1, 0, size - window)
         keys, values = (jax.lax.dynamic_slice_in_dim(part, start, window, axis=1) for part in (keys, values))
         mask = jax.lax.dynamic_slice_in_dim(mask, start, window, axis=2)
     elif window:
         mask &= (first + jnp.arange(length)[:, None] - jnp.arange(size)[None] < window)[None]
-    return _softmax_attention(queries, keys, values, mask, softcap)
+    attention = _one_query_attention if length == 1 else _softmax_attention
+    return attention(queries, keys, values, mask, softcap)
+
+
+def _attend_in_blocks(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, *, window: int | None,
+    softcap: float | None,
+) -> jax.Array:  # fmt: skip
+    """attend without a cache: each block of queries with the blocks of keys that it may see."""
+    length = mask.shape[1]
+    block = max(ATTENTION_BLOCK, ceil_div(length, MOST_BLOCKS))
+    starts = [*range(0, length, block), length]
+    sizes = np.diff(starts).tolist()
+    # Split, not sliced: the gradient of a slice is an array of the whole's size, filled up with zeros.
+    split = [jax.lax.split(part, sizes, axis=1) for part in (queries, keys, values)]
+    parts = []
+    for i, (start, end) in enumerate(itertools.pairwise(starts)):
+        oldest = max(0, start - window + 1) // block if window else 0
+        seen = slice(starts[oldest], end)
+        part = mask[:, start:end, seen]
+        if window:
+            part &= (np.arange(start, end)[:, None] - np.arange(seen.start, end)[None] < window)[None]
+        near = [jnp.concatenate(blocks[oldest : i + 1], axis=1) for blocks in split[1:]]
+        parts.append(_softmax_attention(split[0][i], *near, part, softcap))
+    return jnp.concatenate(parts, axis=1)
+
+
+def _one_query_attention(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, softcap: float | None
+) -> jax.Array:
+    """_softmax_attention of a single query, T = 1: products in the cache's own layout, which XLA would else copy."""
+    batch, _, heads, size = queries.shape
+    grouped = queries.reshape(batch, keys.shape[2], -1, size)
+    logits = jax.lax.dot_general(keys, grouped, (((3,), (3,)), ((0, 2), (0, 1))), preferred_element_type=jnp.float32)
+    logits = jnp.swapaxes(logits, 2, 3)  # [B, K, G, S]
+    if softcap is not None:
+        logits = jnp.tanh(logits / softcap) * softcap
+    logits = jnp.where(mask[:, :, None, :], logits, tunix_gemma3.K_MASK)
+    shares = jax.nn.softmax(logits, axis=-1).astype(values.dtype)
+    found = jax.lax.dot_general(shares, values, (((3,), (1,)), ((0, 1), (0, 2))))
+    return found.reshape(batch, 1, heads, size)
 
 
 def _softmax_attention(

@@ -1,30 +1,25 @@
-"""Tunix's Gemma 1, 2 and 3 with our attention, and their weights."""
+"""Tunix's Gemma 1, 2 and 3 with our attention, and a dtype to compute in."""
 
 import dataclasses
 import functools
-import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from showwork import devices
 from showwork.models.specs import GemmaSpec
+from showwork.tunix_adapter import parameters
 from showwork.tunix_adapter.attention import Gemma3Attention, GemmaAttention, LayerCache, Mask
 from showwork.tunix_adapter.lazily import lazily
 
 with lazily("tunix"):
     from tunix.models.gemma import model as tunix_gemma
     from tunix.models.gemma3 import model as tunix_gemma3
+    from tunix.utils import sharding_utils
 
 
 # "layer_0" → its cache.
 Cache = dict[str, LayerCache]
-# A path of jax.tree_util through a model's state.
-KeyPath = tuple[Any, ...]
 
 
 class _Hashable:
@@ -46,11 +41,16 @@ class _Gemma3Config(_Hashable, tunix_gemma3.ModelConfig):
 
 
 def _run_layers(
-    model: "Model", tokens: jax.Array, positions: jax.Array, cache: Cache | None, mask: Mask
-) -> tuple[jax.Array, Cache | None]:
-    """Final hidden states [B, L, D] of tokens and positions [B, L], and the updated cache."""
+    model: "Model", tokens: jax.Array, positions: jax.Array, cache: Cache | None, mask: Mask,
+    embedded: jax.Array | None, *, is_each: bool,
+) -> tuple[jax.Array | list[jax.Array], Cache | None]:  # fmt: skip
+    """Final hidden states [B, L, D] of tokens and positions [B, L], and the updated cache.
+
+    With is_each, a list: the embedding and each layer's output, after the final norm.
+    """
     caches = {}
-    x = model.embedder.encode(tokens)
+    x = _encode(model, tokens) if embedded is None else embedded
+    outputs = [x]
     for i, layer in enumerate(model.layers):
         name = f"layer_{i}"
         graphdef, state = nnx.split(layer)
@@ -59,7 +59,23 @@ def _run_layers(
         is_rematerialised = cache is None and layer.config.remat_config.name != "NONE"
         run = jax.checkpoint(_layer, static_argnums=0) if is_rematerialised else _layer
         caches[name], x = run(graphdef, state, x, positions, cache and cache[name], mask)
-    return model.final_norm(x), cache and caches
+        outputs.append(x)
+    hidden = [model.final_norm(x) for x in outputs] if is_each else model.final_norm(x)
+    return hidden, cache and caches
+
+
+def embed(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Scaled embeddings [B, L, D] of tokens [B, L], in this dtype."""
+    return table[tokens].astype(dtype) * embedding_scale(table.shape[1], dtype)
+
+
+def embedding_scale(width: int, dtype: jnp.dtype) -> jax.Array:
+    return jnp.sqrt(width).astype(dtype)
+
+
+def _encode(model: "Model", tokens: jax.Array) -> jax.Array:
+    x = embed(output_table(model), tokens, model.compute_dtype)
+    return shard(x, model.embedder.shd_config.act_btd)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -71,28 +87,35 @@ def _layer(
 
 
 class Gemma3(tunix_gemma3.Gemma3):
-    """Tunix's Gemma 3, with an option to stop before the logits.
+    """Tunix's Gemma 3, with a dtype to compute in and an option to stop before the logits.
 
     With return_hidden, the call returns the final hidden states [B, L, D] instead of the logits: the loss can then
-    decode them in chunks, and [B, L, V] is never materialised. It is an option of __call__ instead of a method because
-    Qwix applies LoRA within __call__ alone.
+    decode them in blocks, and [B, L, V] is never materialised; "each" returns those after every layer (_run_layers).
+    embedded are the scaled embeddings of the tokens, where the caller has them. These are options of __call__, no
+    methods, because Qwix applies LoRA within __call__ alone.
     """
+
+    compute_dtype: jnp.dtype
+    """Of activations, and of the weights that they are multiplied with; build_model sets it."""
 
     def __call__(
         self, last_tokens, positions=None, cache=None, attention_mask=None, output_hidden_states=False, *,
-        images=None, return_hidden=False,
+        images=None, return_hidden=False, embedded=None,
     ):  # fmt: skip
         if return_hidden:
-            return _run_layers(self, last_tokens, positions, cache, attention_mask)  # ty: ignore[invalid-argument-type]
+            is_each = return_hidden == "each"
+            return _run_layers(self, last_tokens, positions, cache, attention_mask, embedded, is_each=is_each)  # ty: ignore[invalid-argument-type]
         return super().__call__(last_tokens, positions, cache, attention_mask, output_hidden_states, images=images)
 
     def decode(self, hidden: jax.Array) -> jax.Array:
-        """Logits [..., V] of final hidden states [..., D]."""
-        return self.embedder.decode(hidden)
+        """Logits [..., V], float32, of final hidden states [..., D]."""
+        return unembed(hidden, output_table(self))
 
 
 class Gemma(tunix_gemma.Gemma):
     """Tunix's Gemma 1 and 2, with return_hidden as in Gemma3, and with local layers correct for any row layout."""
+
+    compute_dtype: jnp.dtype
 
     def __init__(self, config: tunix_gemma.ModelConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
@@ -101,19 +124,49 @@ class Gemma(tunix_gemma.Gemma):
 
     def __call__(
         self, last_tokens, positions=None, cache=None, attention_mask=None, output_hidden_states=False, *,
-        return_hidden=False,
+        return_hidden=False, embedded=None,
     ):  # fmt: skip
         if return_hidden:
-            return _run_layers(self, last_tokens, positions, cache, attention_mask)  # ty: ignore[invalid-argument-type]
+            is_each = return_hidden == "each"
+            return _run_layers(self, last_tokens, positions, cache, attention_mask, embedded, is_each=is_each)  # ty: ignore[invalid-argument-type]
         return super().__call__(last_tokens, positions, cache, attention_mask, output_hidden_states)  # ty: ignore[invalid-argument-type]
 
     def decode(self, hidden: jax.Array) -> jax.Array:
-        """Logits [..., V] of final hidden states [..., D], soft-capped in Gemma 2."""
-        logits, cap = self.embedder.decode(hidden), self.final_logits_softcap
+        """Logits [..., V], float32, of final hidden states [..., D], soft-capped in Gemma 2."""
+        logits, cap = unembed(hidden, output_table(self)), self.final_logits_softcap
         return logits if cap is None else jnp.tanh(logits / cap) * cap
 
 
 Model = Gemma | Gemma3
+
+
+def output_table(model: Model) -> jax.Array:
+    """The embedding [V, D], which is also the output layer's weight, in the weights' dtype."""
+    return model.embedder.input_embedding.get_value()
+
+
+def unembed(hidden: jax.Array, table: jax.Array) -> jax.Array:
+    """Logits [..., V] of hidden states [..., D], in float32: bfloat16 has eight bits, and a logit of 20 needs more."""
+    return jnp.einsum("...d,vd->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def final_softcap(model: Model) -> float | None:
+    """c of c * tanh(logits / c), which decode applies; None for no cap."""
+    return model.final_logits_softcap if isinstance(model, Gemma) else None
+
+
+def shard(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    """x with each of its axes spread over this axis of the mesh in context; on a CPU, or without a mesh, x itself."""
+    return sharding_utils.shard(x, axes)  # ty: ignore[invalid-argument-type]  # Tunix leaves out that an axis may be None
+
+
+def computing(model: Model) -> tuple[nnx.GraphDef, nnx.State]:
+    """The model's structure and its weights in the dtype that it computes in; those that have it already are shared.
+
+    It is what training computes with, so sampling from it is sampling from the policy that is trained.
+    """
+    graphdef, state = nnx.split(model)
+    return graphdef, parameters.in_dtype(state, model.compute_dtype)
 
 
 def sliding_window(model: Model) -> int | None:
@@ -122,31 +175,36 @@ def sliding_window(model: Model) -> int | None:
     return next((a.sliding_window_size for a in attentions if a.attn_type.name == "LOCAL_SLIDING"), None)
 
 
-def layer_outputs(model: Model, tokens: jax.Array, positions: jax.Array, mask: jax.Array) -> Iterator[jax.Array]:
-    """The embedding and each layer's output, [B, L, D] one at a time, after the final norm: inputs of the logit lens.
+def layer_outputs(model: Model, tokens: jax.Array, positions: jax.Array, mask: jax.Array) -> list[jax.Array]:
+    """The embedding and each layer's output [B, L, D], after the final norm: inputs of the logit lens.
 
-    tokens and positions [B, L], mask [B, L, L]. The last output equals that of return_hidden. Adapters must be merged:
-    Qwix applies them within __call__ alone.
+    tokens and positions [B, L], mask [B, L, L]. The last output equals that of return_hidden.
     """
-    x = model.embedder.encode(tokens)
-    yield model.final_norm(x)
-    for layer in model.layers:
-        _, x = layer(x, positions, None, mask)
-        yield model.final_norm(x)
+    return model(tokens, positions, None, mask, return_hidden="each")[0]
 
 
-def build_model(spec: GemmaSpec, *, vocabulary: int, dtype: str, remat: bool = False) -> Model:
-    """An uninitialised Gemma; fill it with draw_weights or a checkpoint.
+def build_model(
+    spec: GemmaSpec, *, vocabulary: int, dtype: str, weights_dtype: str = "float32", remat: bool = False
+) -> Model:
+    """An uninitialised Gemma that computes in dtype; fill it with draw_weights or a checkpoint.
 
-    With remat, the backward pass recomputes the activations within each layer instead of storing them.
+    Weights that are trained are float32 whatever the dtype: in bfloat16, an update of less than a 256th of a weight
+    would be rounded away. With remat, the backward pass recomputes the activations within each layer instead of storing
+    them.
     """
     build = _build_gemma3 if spec.family == "gemma3" else _build_gemma
-    return build(spec, vocabulary, jnp.dtype(dtype), remat)
+    model = build(spec, vocabulary, jnp.dtype(weights_dtype), remat)
+    model.compute_dtype = jnp.dtype(dtype)
+    return model
 
 
-def abstract_model(spec: GemmaSpec, *, vocabulary: int, dtype: str, remat: bool = False) -> Model:
+def abstract_model(
+    spec: GemmaSpec, *, vocabulary: int, dtype: str, weights_dtype: str = "float32", remat: bool = False
+) -> Model:
     """The same without allocating weights: shapes, dtypes and sharding annotations only."""
-    return nnx.eval_shape(lambda: build_model(spec, vocabulary=vocabulary, dtype=dtype, remat=remat))
+    return nnx.eval_shape(
+        lambda: build_model(spec, vocabulary=vocabulary, dtype=dtype, weights_dtype=weights_dtype, remat=remat)
+    )
 
 
 def _build_gemma(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: bool) -> Gemma:
@@ -201,55 +259,3 @@ def _build_gemma3(spec: GemmaSpec, vocabulary: int, dtype: jnp.dtype, remat: boo
         layer.attn.rope_base_frequency = spec.global_rope_base if is_global else spec.local_rope_base
         layer.attn.rope_scale_factor = spec.global_rope_scale if is_global else 1.0
     return model
-
-
-def parameters(model: nnx.Module) -> dict[str, jax.Array]:
-    """Tunix's name of each weight, such as layers.0.attn.q_einsum.w, → the weight."""
-    leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
-    return {_dotted(path): value for path, value in leaves}
-
-
-def fill(model: nnx.Module, read: Callable[[str], np.ndarray], *, mesh: jax.sharding.Mesh | None = None) -> None:
-    """Sets each weight of a model, which may be abstract, to read(name), in place.
-
-    Weights are read one at a time, so that there is never a second copy of a large model, and sharded over the mesh at
-    once, so that the model need not fit on one device.
-    """
-    state = nnx.state(model, nnx.Param)
-
-    def put(path: KeyPath, wanted: jax.ShapeDtypeStruct | jax.Array, *sharding: jax.NamedSharding) -> jax.Array:
-        return jax.device_put(np.asarray(read(_dotted(path)), wanted.dtype), *sharding)
-
-    shardings = [devices.shardings(state, mesh)] if mesh else []
-    nnx.update(model, jax.tree_util.tree_map_with_path(put, state, *shardings))
-
-
-def _dotted(path: KeyPath) -> str:
-    parts = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
-    return ".".join(part for part in parts if part != "value")
-
-
-def draw_weights(model: nnx.Module, *, key: jax.Array) -> None:
-    """Initialises the weights for training from scratch, in place.
-
-    Tunix initialises the MLP's three kernels to zero, where their gradients stay zero for ever, and its embeddings
-    (std 0.01) far below the unit scale of the normalised branches. Here weights are normal with variance 1/fan_in, and
-    embeddings with variance 1/D, so that encoded tokens and logits both start at unit scale; norms start at identity.
-    A weight depends on the key and its own path alone.
-    """
-
-    def draw(path: KeyPath, value: jax.Array) -> jax.Array:
-        name = "/".join(str(getattr(part, "key", part)) for part in path)
-        if "scale" in name:
-            return jnp.zeros_like(value)
-        if "input_embedding" in name:
-            fan_in = value.shape[1]
-        elif "attn_vec_einsum" in name:  # [N, H, D]
-            fan_in = value.shape[0] * value.shape[1]
-        else:  # kernels [in, out], projections [..., D, H]
-            fan_in = value.shape[-2]
-        weight_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        return (jax.random.normal(weight_key, value.shape, jnp.float32) * fan_in**-0.5).astype(value.dtype)
-
-    state = nnx.state(model, nnx.Param)
-    nnx.update(model, jax.tree_util.tree_map_with_path(draw, state))

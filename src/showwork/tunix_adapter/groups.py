@@ -1,6 +1,6 @@
 """Group training (GRPO) by Tunix's RL trainer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from showwork import devices
 from showwork.config import Rl
 from showwork.tunix_adapter import trainer_options
 from showwork.tunix_adapter.lazily import lazily
@@ -19,10 +20,10 @@ with lazily("tunix"):
     from tunix.sft import peft_trainer
 
 
-class GroupTrainer(trainer.Trainer):
+class GroupTrainer(trainer_options.InPlace, trainer.Trainer):
     """Tunix's RL trainer, the one inside RLCluster, for a loop that samples and scores by itself.
 
-    Tunix has the optimizer, the jitted update with its micro-batches, and the checkpoints. Its GRPOLearner is left
+    Tunix has the optimizer, the update and the checkpoints. Its GRPOLearner is left
     out: it cuts a step at the prompts' boundaries, which packed rows do not have, and makes one more update where a
     run was finished before.
     """
@@ -33,25 +34,24 @@ class GroupTrainer(trainer.Trainer):
         optimizer: optax.GradientTransformation,
         settings: Rl,
         *,
-        loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+        loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
         mesh: jax.sharding.Mesh,
         checkpoints: Path,
     ):
         """Trains the model in place, from the newest checkpoint if there is one; see update for the loss."""
         config = peft_trainer.TrainingConfig(
             eval_every_n_steps=1,  # update gives it nothing to evaluate
-            gradient_accumulation_steps=trainer_options.accumulation_steps(settings.micro_batches),
             checkpoint_root_directory=str(checkpoints.absolute()),
             # Never by itself, within the update: the caller saves after its record, which is then never behind.
             checkpointing_options=ocp.CheckpointManagerOptions(
                 save_decision_policy=ocp.checkpoint_managers.SpecificStepsPolicy(()), max_to_keep=1
             ),
         )
-        with mesh:
+        with devices.use(mesh):
             super().__init__(model, optimizer, config, custom_checkpoint_metadata_fn=dict)
-        self.with_loss_fn(loss_fn, has_aux=True).with_gen_model_input_fn(lambda part: {"rows": part})
+        self.with_loss_fn(loss, has_aux=True).with_gen_model_input_fn(lambda rows: {"rows": rows})
         self.is_managed_externally = True  # Tunix's train then takes every batch, and leaves closing to the caller
-        self._mesh, self._micro_batches, self._iterations = mesh, settings.micro_batches, settings.iterations
+        self._mesh, self._iterations = mesh, settings.iterations
         self._auxes: list[dict[str, jax.Array]] = []
 
     @property
@@ -59,26 +59,16 @@ class GroupTrainer(trainer.Trainer):
         """Steps behind this state, each of `iterations` optimizer steps."""
         return self.train_steps // self._iterations
 
-    def update(self, rows: Mapping[str, np.ndarray | None]) -> list[dict[str, np.ndarray]]:
-        """One step on rows [N, L]: `iterations` optimizer steps, each over all rows in `micro_batches` equal parts.
-
-        Calls loss_fn(model, part) → (loss, aux), where the loss is already divided by the count of the whole step
-        and multiplied by the number of parts (training.losses). Returns the aux of each pass.
-        """
-        parts = range(self._micro_batches)
-        cut = {name: np.split(value, len(parts)) for name, value in rows.items() if value is not None}
-        batches = [{name: cut[name][i] if name in cut else None for name in rows} for i in parts]
-        with self._mesh:
-            self.train(batches * self._iterations)
+    def update(self, rows: Any) -> list[dict[str, np.ndarray]]:
+        """One step: `iterations` optimizer steps on loss(model, rows), each over all rows. Returns the aux of each."""
+        with devices.use(self._mesh):
+            self.train([rows] * self._iterations)
         auxes, self._auxes = self._auxes, []
         return jax.device_get(auxes)
 
     def save(self) -> None:
         """Writes a checkpoint of the last step, which replaces the one before."""
         self._save_last_checkpoint()
-
-    def _shard_optimizer(self, mesh: jax.sharding.Mesh) -> None:
-        trainer_options.place_optimizer(self, mesh)
 
     def _post_process_train_step(self, aux: Any) -> None:
         self._auxes.append(aux)

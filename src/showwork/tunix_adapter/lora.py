@@ -9,6 +9,7 @@ import qwix
 from flax import nnx
 
 from showwork.errors import UserError
+from showwork.tunix_adapter import parameters
 from showwork.tunix_adapter.gemma import Model
 
 
@@ -33,10 +34,30 @@ def add_lora(model: Model, *, rank: int, alpha: float, key: jax.Array, modules: 
     provider = qwix.LoraProvider(module_path=rf"layers/\d+/({pattern})", rank=rank, alpha=alpha)
     rngs, inputs = nnx.Rngs(params=key), model.get_model_input()
     adapted = cast(Model, qwix.apply_lora_to_model(model, provider, rngs=rngs, **inputs))
+    _make_alike(adapted)
+    # Trained, hence float32 (gemma.build_model).
+    nnx.update(adapted, parameters.in_dtype(nnx.state(adapted, nnx.LoRAParam), jnp.dtype(jnp.float32)))
     reached, wanted = len(lora_modules(adapted)), len(chosen) * model.config.num_layers
     if reached != wanted:
         raise RuntimeError(f"LoRA reached {reached} modules, not {wanted}")
     return adapted
+
+
+def _make_alike(model: Model) -> None:
+    """Gives the modules of all layers the path of the first layer's.
+
+    Qwix writes each module's own path into it, and reads it to find the module's rule, which is the same in each layer.
+    With different paths no two layers are of one kind, and each would be traced and compiled for itself.
+    """
+    for layer in model.layers:
+        for path, module in nnx.iter_modules(layer):
+            if hasattr(module, "qwix_path"):
+                setattr(module, "qwix_path", ("layers", 0, *path))  # noqa: B010 (a name of Qwix, unknown to Flax)
+
+
+def is_adapted(model: Model) -> bool:
+    """Whether the model has an adapter; then nothing else of it is trained."""
+    return bool(jax.tree.leaves(nnx.state(model, nnx.LoRAParam)))
 
 
 def lora_modules(model: Model) -> dict[str, tuple[Any, str]]:
@@ -47,16 +68,3 @@ def lora_modules(model: Model) -> dict[str, tuple[Any, str]]:
             if hasattr(module, f"{weight}_lora_a"):
                 found[".".join(str(part) for part in path)] = (module, weight)
     return found
-
-
-def merged_weight(module: Any, name: str, *, rank: int, alpha: float) -> jax.Array:
-    """The weight of an adapted module plus (alpha / rank) * A @ B, added in float32 whatever its dtype."""
-    weight = getattr(module, name).get_value()
-    a, b = (getattr(module, f"{name}_lora_{part}").get_value().astype(jnp.float32) for part in "ab")
-    if name == "kernel":
-        product = a @ b
-    else:
-        _, a_axes, b_axes = module.w_lora_einsum_str.split("->")[0].split(",")
-        w_axes = module.einsum_str.split("->")[0].split(",")[1]
-        product = jnp.einsum(f"{a_axes},{b_axes}->{w_axes}", a, b)
-    return (weight.astype(jnp.float32) + product * (alpha / rank)).astype(weight.dtype)

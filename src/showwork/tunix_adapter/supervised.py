@@ -1,6 +1,6 @@
 """Supervised training by Tunix's PeftTrainer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,15 @@ from showwork.tunix_adapter.lazily import lazily
 with lazily("tunix"):
     from tunix.sft import peft_trainer
 
-# Sums over the tokens of each micro-batch, by name.
-Auxes = list[dict[str, np.ndarray]]
+# Sums over the tokens of a batch, by name.
+Sums = Mapping[str, np.ndarray]
 
 
-class SupervisedTrainer(peft_trainer.PeftTrainer):
+class SupervisedTrainer(trainer_options.InPlace):
     """PeftTrainer that reports every step, with exact sums.
 
-    loss_fn(model, **batch) returns (loss, aux). The loss of each micro-batch must already be divided by the count of
-    the WHOLE step and multiplied by the number of micro-batches, because optax.MultiSteps averages micro-batches
-    equally (see training.losses). on_step(step, auxes) and on_validation(step, auxes) get the auxes of all
-    micro-batches.
+    loss(model, rows) returns (loss, aux) and takes all rows of a step. on_step(step, aux) gets its aux,
+    on_validation(step, auxes) those of all validation batches.
     """
 
     def __init__(
@@ -35,46 +33,38 @@ class SupervisedTrainer(peft_trainer.PeftTrainer):
         optimizer: optax.GradientTransformation,
         settings: Supervised,
         *,
-        loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+        loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
         checkpoints: Path,
-        on_step: Callable[[int, Auxes], None],
-        on_validation: Callable[[int, Auxes], None],
+        on_step: Callable[[int, Sums], None],
+        on_validation: Callable[[int, Sequence[Sums]], None],
     ):
-        self._micro_batches = settings.rows_per_step // settings.micro_batch_rows
+        """Trains the model in place, from the newest checkpoint if there is one."""
         self._checkpoint_every_steps = settings.checkpoint_every_steps
         config = peft_trainer.TrainingConfig(
             eval_every_n_steps=settings.validate_every_steps,
-            gradient_accumulation_steps=trainer_options.accumulation_steps(self._micro_batches),
             checkpoint_root_directory=str(checkpoints.absolute()),
             checkpointing_options=trainer_options.checkpoint_options(self._checkpoint_every_steps),
         )
         super().__init__(model, optimizer, config)
-        self.with_loss_fn(loss_fn, has_aux=True)
-        self.with_gen_model_input_fn(lambda batch: batch)
+        self.with_loss_fn(loss, has_aux=True)
+        self.with_gen_model_input_fn(lambda rows: {"rows": rows})
         self._on_step, self._on_validation = on_step, on_validation
-        self._train_auxes: list[dict[str, jax.Array]] = []
         self._eval_auxes: list[dict[str, jax.Array]] = []
-        self._unreported: tuple[int, list[dict[str, jax.Array]]] | None = None
-
-    def _shard_optimizer(self, mesh: jax.sharding.Mesh) -> None:
-        trainer_options.place_optimizer(self, mesh)
+        self._unreported: tuple[int, dict[str, jax.Array]] | None = None
 
     def _post_process_train_step(self, aux: dict[str, jax.Array]) -> None:
-        self._train_auxes.append(aux)
-        if len(self._train_auxes) == self._micro_batches:
-            # Report the previous step: reading this one's numbers would stall dispatch.
-            self.report()
-            self._unreported = (self.train_steps + 1, self._train_auxes)
-            self._train_auxes = []
-            if (self.train_steps + 1) % self._checkpoint_every_steps == 0:
-                self.report()  # before Tunix saves its checkpoint, so that the record is never behind the weights
+        # Report the previous step: reading this one's numbers would stall dispatch.
+        self.report()
+        self._unreported = (self.train_steps + 1, aux)
+        if (self.train_steps + 1) % self._checkpoint_every_steps == 0:
+            self.report()  # before Tunix saves its checkpoint, so that the record is never behind the weights
 
     def report(self) -> None:
         """Calls on_step for the last step if that was not done yet; waits for its numbers."""
         if self._unreported is not None:
-            step, auxes = self._unreported
+            step, aux = self._unreported
             self._unreported = None
-            self._on_step(step, jax.device_get(auxes))
+            self._on_step(step, jax.device_get(aux))
 
     def close(self) -> None:
         self.report()
