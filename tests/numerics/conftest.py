@@ -24,14 +24,20 @@ from showwork.tunix_adapter import gemma, lora, parameters
 VOCABULARY = 64
 
 
+# Compiling costs seconds per program and running it nothing: without these it takes half the time.
+COMPILER = (
+    "--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_llvm_disable_expensive_passes=true",
+)  # fmt: skip
+
+
 def first_device() -> jax.sharding.Mesh:
     """Begins JAX, with the CPU as four devices, of which most tests use one.
 
-    Compiling costs seconds per program and running it nothing: without these emitters it takes half the time. The flag
-    is read once, and is not for the programs that tests start.
+    The compiler's flags are read once, and are not for the programs that tests start.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false")
+        patch.setenv("XLA_FLAGS", " ".join([os.environ.get("XLA_FLAGS", ""), *COMPILER]))
         jax.config.update("jax_num_cpu_devices", 4)
         return devices.make_mesh(Mesh(fsdp=1, tp=1))
 

@@ -170,7 +170,8 @@ def test_packed_groups_share_rows_and_a_prompt_stands_again_in_each_row_that_nee
     assert apart["branches"].max() == 1
 
 
-@pytest.mark.parametrize("window", [pytest.param(64, marks=pytest.mark.slow), 3])
+@pytest.mark.slow  # test_passes has the same of random rows
+@pytest.mark.parametrize("window", [64, 3])
 def test_packed_rows_have_the_loss_and_gradient_of_unpacked_ones(model, small_rows, monkeypatch, window):
     # With a window of 3 a local layer must count positions: in places, a second completion would lose its prompt.
     for layer in model.layers:

@@ -83,7 +83,19 @@ def _layer(
     graphdef: nnx.GraphDef, state: nnx.State, x: jax.Array, positions: jax.Array, cache: LayerCache | None, mask: Mask
 ) -> tuple[LayerCache | None, jax.Array]:
     """One layer on x [B, L, D]; within another jit it is traced and lowered once for all layers of the same kind."""
-    return nnx.merge(graphdef, state).block(x, positions, cache, mask)
+    return nnx.merge(graphdef, _whole(state)).block(x, positions, cache, mask)
+
+
+def _whole(state: nnx.State) -> nnx.State:
+    """A layer's weights, whole along the axis fsdp.
+
+    They are gathered before the layer, as FSDP does. Left alone, XLA for TPUs passes parts of them from core to core
+    through each product: by compilation for a v5e-8, half of the time of an update of Gemma 3 1B.
+    """
+    specs = nnx.get_partition_spec(state)
+    return jax.tree.map(
+        lambda leaf, spec: shard(leaf, tuple(axis if axis == "tp" else None for axis in spec)), state, specs
+    )
 
 
 class Gemma3(tunix_gemma3.Gemma3):
