@@ -77,7 +77,7 @@ REFERENCE = {
     "optimizer.max_grad_norm": 0.1, "adapter.rank": 64, "adapter.alpha": 64.0, "start": "base",
     "rewards": dict.fromkeys(("cookbook_format", "cookbook_tags", "cookbook_answer", "cookbook_number"), 1.0),
 }  # fmt: skip
-# Not max_tokens: the notebook pads every row to 2,048, and test_preset_sizes.py checks what a packed step holds.
+# Neither max_tokens nor the steps of ten epochs: rows are packed, and test_preset_sizes.py checks what a step holds.
 FULL_SFT = {
     "adapter": None, "optimizer.learning_rate": 2e-5, "optimizer.b2": 0.999,
     "optimizer.weight_decay": 0.01, "optimizer.max_grad_norm": 1.0, "optimizer.final_ratio": 0.1,
@@ -102,7 +102,7 @@ SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "DSA-CAST": ("dsa_cast_gemma3_1b", "dsa_cast", DSA_CAST),
     "DSA-CAST, 7B": ("dsa_cast_gemma_7b", "dsa_cast", DSA_CAST),
     "trajectory": ("trajectory_gemma2_2b", "trajectory", TRAJECTORY),
-    "full SFT": ("sft_full_gemma3_1b", "sft", FULL_SFT | {"styles": {"equations": 1.0}, "steps": 10 * 117}),
+    "full SFT": ("sft_full_gemma3_1b", "sft", FULL_SFT | {"styles": {"equations": 1.0}}),
     "efficient": ("grpo_efficient_v3_8", "grpo", REFERENCE | {"adapter.rank": 32, "adapter.alpha": 32.0}),
     "on a mesh": ("tt_gemma2_2b", "grpo", REFERENCE),
 }
@@ -146,7 +146,7 @@ def test_a_row_reads_gsm8k_and_published_weights_and_is_told_the_format(name: st
     )  # fmt: skip
     assert re.fullmatch("[0-9a-f]{40}", params.data.revision)
     published = PUBLISHED[params.model.name]
-    assert params.base.weights in (published.kaggle, published.hub)
+    assert re.fullmatch(rf"{re.escape(published.kaggle)}/[1-9]\d*", params.base.weights)
     assert params.base.drills is None
     for tag in ("<reasoning>", "</reasoning>", "<answer>", "</answer>"):
         assert tag in params.prompt.plain
@@ -198,7 +198,8 @@ def test_rows_divide_over_the_mesh(name: str) -> None:
     size = params.hardware.mesh.fsdp
     for arm in list(params.arms.values())[1:]:
         training = arm.settings.training if arm.kind == "cast" else arm.settings
-        assert arm.kind == "rl" or training.rows_per_step % size == 0
+        rows = training.prompts_per_step * training.generations if arm.kind == "rl" else training.rows_per_step
+        assert rows % size == 0
         assert arm.kind == "sft" or arm.settings.rollout.rows_per_call % size == 0
 
 

@@ -118,8 +118,11 @@ def test_weights_may_name_a_folder_a_revision_or_a_version(weights):
 
 @pytest.mark.parametrize(
     "weights",
-    ["google/gemma-3-1b-it", "hub:gemma", "folder:", "kaggle:google/gemma-3", "", "hub:", "gguf:", "package:a/b"],
-)
+    [
+        "google/gemma-3-1b-it", "hub:gemma", "folder:", "kaggle:google/gemma-3", "", "hub:", "gguf:", "package:a/b",
+        f"{HUB}@", f"{KAGGLE}/", f"{KAGGLE}/newest", f"{KAGGLE}/1/2",
+    ],
+)  # fmt: skip
 def test_weights_of_another_form_are_a_mistake(weights):
     with pytest.raises(ValueError, match="is none of folder:PATH, gguf:PATH, package:NAME, hub:OWNER/NAME"):
         config.Base(weights=weights, drills=None)

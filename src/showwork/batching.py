@@ -16,7 +16,7 @@ from showwork.sampling import Decoding, choose
 from showwork.shapes import prefill_mask
 from showwork.tunix_adapter.gemma import Model
 
-# "layer_0" → its keys "k" and values "v" [N, columns, K, H], and "end_index" [N], the column that it writes next.
+# "layer_0" → its keys "k" and values "v" [N, columns, K * H], and "end_index" [N], the column that it writes next.
 Cache = dict[str, dict[str, jax.Array]]
 
 
@@ -191,7 +191,7 @@ def _map_columns(function: Callable[..., jax.Array], rows: Rows, *others: Rows) 
 
 def _empty_cache(model: Model, rows: int, columns: int) -> Cache:
     config = model.config
-    shape = (rows, columns, config.num_kv_heads, config.head_dim)
+    shape = (rows, columns, config.num_kv_heads * config.head_dim)
     dtype = model.compute_dtype
     return {
         f"layer_{i}": {

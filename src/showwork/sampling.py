@@ -1,6 +1,8 @@
 """How the next token is chosen from the logits."""
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -36,15 +38,20 @@ class Decoding:
     pad_id: int
 
 
+# A large vocabulary is searched in two steps, for a block and for a token in it. For a whole row XLA for CPUs needs ten
+# times as long.
+BLOCK = 1024
+
+
 def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
     """The next token of each row, [N] from logits [N, V] and one key per row.
 
-    Sampled by the inverse of the cumulative distribution: one uniform number per row instead of V Gumbels. top_k and
-    top_p keep the tokens that reach their threshold, ties included.
+    Sampled by the inverse of the cumulative distribution: one or two uniform numbers per row instead of V Gumbels.
+    top_k and top_p keep the tokens that reach their threshold, ties included.
     """
     logits = logits.astype(jnp.float32)
     if sampling.greedy:
-        return jnp.argmax(logits, axis=-1)
+        return _in_blocks(logits, keys, jnp.max, lambda values, _: jnp.argmax(values, axis=-1))
     logits = logits / sampling.temperature
     if sampling.top_k:
         threshold = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))[0][:, -1:]
@@ -55,11 +62,30 @@ def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
         before = jnp.cumsum(ordered, axis=-1) - ordered
         threshold = jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
         probabilities = jnp.where(probabilities >= threshold, probabilities, 0.0)
-    # XLA sums in blocks, so rounding can move the cumulative sum at a token of probability 0: exclude those tokens.
-    cumulative = jnp.where(probabilities > 0, jnp.cumsum(probabilities, axis=-1), 0.0)
+    return _in_blocks(probabilities, keys, jnp.sum, _draw)
+
+
+def _in_blocks(
+    values: jax.Array, keys: jax.Array, whole: Callable[..., jax.Array],
+    pick: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:  # fmt: skip
+    """pick(values [N, V], keys) [N], in two steps where V has several blocks: among blocks, for which `whole` stands,
+    then in the one that was picked."""
+    size = math.gcd(values.shape[-1], BLOCK)
+    if size == values.shape[-1]:
+        return pick(values, keys)
+    blocks = values.reshape(len(values), -1, size)
+    block = pick(whole(blocks, axis=-1), jax.vmap(jax.random.fold_in, (0, None))(keys, 1))
+    return block * size + pick(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], keys)
+
+
+def _draw(weights: jax.Array, keys: jax.Array) -> jax.Array:
+    """One of n for each row of weights [N, n], with probabilities that are proportional to them."""
+    # XLA sums in blocks, so rounding can move the cumulative sum at a weight of 0: exclude those.
+    cumulative = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0.0)
     total = jnp.max(cumulative, axis=-1, keepdims=True)
     draw = jax.vmap(jax.random.uniform)(keys)[:, None] * total
-    # The chosen token is the first whose cumulative probability exceeds the draw, never one of probability 0. The
-    # product may round up to the total, which no cumulative probability exceeds.
+    # The first whose cumulative weight exceeds the draw is chosen, never one of weight 0. The product may round up to
+    # the total, which no cumulative weight exceeds.
     draw = jnp.minimum(draw, jnp.nextafter(total, 0.0))
     return jnp.argmax(cumulative > draw, axis=-1)

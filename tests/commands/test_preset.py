@@ -182,5 +182,5 @@ def test_a_former_layout_becomes_the_new_one(project: Path) -> None:
 def test_a_flow_mapping_that_gets_shorter_keeps_its_comment_beside_it(project: Path) -> None:
     preset.apply_preset("sft_full_gemma3_1b")
     text = Path("params.yaml").read_text("utf-8")
-    assert "      optimizer: {warmup_ratio: 0.0427} # 50 of 1,170 steps\n" in text
+    assert "      optimizer: {warmup_ratio: 0.045} # 50 of 1,110 steps\n" in text
     assert "  mesh: {fsdp: 8, tp: 1} # devices" in text

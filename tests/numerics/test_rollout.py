@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from showwork import batching, devices, rollout
+from showwork import batching, devices, rollout, sampling
 from showwork.config import Mesh
 from showwork.sampling import choose
 from showwork.training.logps import completion_logps
@@ -330,6 +330,21 @@ def test_ties_at_a_threshold_stay():
     assert set(draws(np.zeros(4, np.float32), 200, top_k=2)) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("size", [3, 5, 60])
+def test_blocks_of_a_vocabulary_change_no_greedy_token_and_no_frequency(monkeypatch, size):
+    # 3, 5 and 60 tokens a block of 60: the first of two equal ones wins, though blocks apart.
+    monkeypatch.setattr(sampling, "BLOCK", size)
+    logits = np.full(60, -np.inf, np.float32)
+    logits[[4, 5, 29, 30, 59]] = LOGITS
+    assert (draws(logits, 5, greedy=True) == 4).all()
+    twice = np.where(np.arange(60) == 59, logits[4], logits)
+    assert (draws(twice, 5, greedy=True) == 4).all()
+    chosen = draws(logits, 20_000)
+    assert_frequencies(np.searchsorted([4, 5, 29, 30, 59], chosen), [0.4, 0.3, 0.2, 0.06, 0.04])
+    assert set(chosen) == {4, 5, 29, 30, 59}
+    assert set(draws(logits, 200, top_k=2)) == {4, 5}
+
+
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24, 1.0])
 def test_the_ends_of_the_uniform_draw(monkeypatch, uniform):
     monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(uniform))
@@ -340,6 +355,7 @@ def test_the_ends_of_the_uniform_draw(monkeypatch, uniform):
 def test_a_token_of_probability_zero_is_never_chosen(monkeypatch):
     # XLA sums in blocks: of 4096 tokens with 64 possible ones, the cumulative sum rises by rounding at tokens of
     # probability 0. Draws at exactly those places must still give a possible token.
+    monkeypatch.setattr(sampling, "BLOCK", 4096)
     logits = jax.random.normal(jax.random.key(1), (1, 4096)) * 3
     probabilities = jax.nn.softmax(jnp.where(logits >= jax.lax.top_k(logits, 64)[0][:, -1:], logits, -jnp.inf))
     cumulative, possible = np.asarray(jnp.cumsum(probabilities, axis=-1))[0], np.asarray(probabilities)[0] > 0

@@ -160,7 +160,7 @@ def test_attention_is_that_of_tunix(family, kv_heads, is_global, monkeypatch):
     seen = jax.jit(jax.grad(lambda x: ours.block(x, positions, None, mask)[1][0, 40].sum()))(x)[0]
     assert np.flatnonzero(jnp.abs(seen).max(axis=-1)).tolist() == list(range(0 if is_global else 33, 41))
 
-    shape = (2, 48, spec.kv_heads, 16)
+    shape = (2, 48, spec.kv_heads * 16)
     cache = {"k": jnp.zeros(shape), "v": jnp.zeros(shape), "end_index": jnp.zeros(2, jnp.int32)}
     cache, first = ours.block(x[:, :5], positions[:, :5], cache, mask[:, :5])
     np.testing.assert_allclose(first, expected[:, :5], atol=2e-6)

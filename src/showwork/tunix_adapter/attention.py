@@ -24,7 +24,8 @@ with lazily("tunix"):
 ATTENTION_BLOCK = 64
 MOST_BLOCKS = 8
 
-# "k" and "v" [B, S, K, H], and "end_index" [B], the column written next.
+# "k" and "v" [B, S, K * H], and "end_index" [B], the column written next. With an axis for the key heads, XLA for CPUs
+# copies both four times a step: it would multiply them in another shape than it writes them in.
 LayerCache = dict[str, jax.Array]
 # [B, T, S]; or a pair of such masks, for global layers and for local ones.
 Mask = jax.Array | tuple[jax.Array, jax.Array]
@@ -51,11 +52,12 @@ def _attention(
     first = None
     if cache is not None:
         first = cache["end_index"][0]
-        keys, values = (
-            jax.lax.dynamic_update_slice(cache[name], new, (0, first, 0, 0))
+        written = {
+            name: jax.lax.dynamic_update_slice(cache[name], new.reshape(*new.shape[:2], -1), (0, first, 0))
             for name, new in (("k", keys), ("v", values))
-        )
-        cache = {"k": keys, "v": values, "end_index": cache["end_index"] + x.shape[1]}
+        }
+        keys, values = (part.reshape(*part.shape[:2], *keys.shape[2:]) for part in written.values())
+        cache = written | {"end_index": cache["end_index"] + x.shape[1]}
     is_local = self.attn_type.name == "LOCAL_SLIDING"
     window = self.sliding_window_size if is_local else None
     if isinstance(attn_mask, tuple):
