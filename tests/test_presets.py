@@ -18,7 +18,7 @@ from showwork.models.specs import MODELS, PUBLISHED
 from showwork.tunix_adapter import gemma, lora
 
 ROOT = Path(__file__).parents[1]
-AT_HOME = ("gemma3_270m", "smoke", "tiny")
+AT_HOME = ("gemma3_270m", "gemma3_270m_gsm8k", "smoke", "tiny")
 ROWS = [name for name in presets.names() if name not in AT_HOME]
 # As their pages have it.
 WEIGHTS = {

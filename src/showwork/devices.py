@@ -69,9 +69,14 @@ def place(model: nnx.Module | nnx.Optimizer[nnx.Module], mesh: jax.sharding.Mesh
     nnx.update(model, jax.tree.map(jax.device_put, state, shardings(state, mesh)))
 
 
-def spread(rows: Tree, mesh: jax.sharding.Mesh) -> Tree:
-    """Shards the first axis of each array [N, ...] over the mesh's axis fsdp."""
-    return jax.device_put(rows, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp")))
+def spread(rows: Tree, mesh: jax.sharding.Mesh, *, last_of_three: str | None = None) -> Tree:
+    """Shards the first axis of each array [N, ...] over the mesh's axis fsdp, and the last one of three as told."""
+
+    def sharding(leaf: jax.Array) -> jax.NamedSharding:
+        axes = ("fsdp", None, last_of_three) if leaf.ndim == 3 and last_of_three else ("fsdp",)
+        return jax.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+    return jax.device_put(rows, jax.tree.map(sharding, rows))
 
 
 def shardings(state: nnx.State, mesh: jax.sharding.Mesh) -> nnx.State:

@@ -71,12 +71,15 @@ class Slots:
         """The count, of so many rows in groups of `generations`."""
         return round_up(self.count or total, generations * self.shards)
 
-    def spread(self, rows: Tree) -> Tree:
-        """Arrays [N, …] spread over the devices.
+    def spread(self, rows: Tree, *, key_heads: int = 1) -> Tree:
+        """Arrays [N, …] spread over the devices; caches [N, columns, K * H] by their key heads too, where tp divides K.
 
         Where XLA chooses, small ones are whole everywhere for a while, and programs are compiled for both cases.
         """
-        return devices.spread(rows, self.mesh) if self.mesh else rows
+        if not self.mesh:
+            return rows
+        heads = "tp" if key_heads % self.mesh.shape["tp"] == 0 else None
+        return devices.spread(rows, self.mesh, last_of_three=heads)
 
 
 ALL_AT_ONCE = Slots()
@@ -132,6 +135,7 @@ def _generate(
     sizes = batching.Sizes(generations, min(longest, width + CACHE_BUCKET), decoding.max_tokens)
     prefill = functools.partial(batching.prefill, graphdef, state, key=key, pad_id=decoding.pad_id)
     advance = functools.partial(batching.advance, graphdef, state, options=_on_device(decoding), shards=shards)
+    spread = functools.partial(slots.spread, key_heads=model.config.num_kv_heads)
     found = np.full((total, decoding.max_tokens), decoding.pad_id, np.int32)
 
     rows, column = prefill(*queue.take(rows_at_once), sizes=sizes), width
@@ -140,7 +144,7 @@ def _generate(
         # Of each device, as all that follows.
         least = (count - refill if is_waiting else next_size(count, decoding.max_tokens)) // shards
         until = jnp.int32(rows.visible.shape[1])
-        rows, column = advance(slots.spread(rows), jnp.int32(column), until=until, least=jnp.int32(least))
+        rows, column = advance(spread(rows), jnp.int32(column), until=until, least=jnp.int32(least))
         column, number, tokens, start_column, stopped = jax.device_get(
             (column, rows.number, rows.tokens, rows.start_column, rows.has_stopped)
         )

@@ -459,6 +459,16 @@ def test_weights_in_parts_change_no_token(model, monkeypatch):
     assert kernel.addressable_shards[0].data.shape == (32, 64 // 2)  # along tp, and whole along fsdp
 
 
+def test_caches_are_shared_out_by_key_heads_where_weights_are():
+    cache = jnp.zeros((4, 6, 2 * 16))
+    rows = {"k": cache, "visible": cache[..., 0]}
+    placed = rollout.Slots(4, mesh_of(2, 2)).spread(rows, key_heads=2)
+    assert placed["k"].addressable_shards[0].data.shape == (2, 6, 16)
+    assert placed["visible"].addressable_shards[0].data.shape == (2, 6)
+    placed = rollout.Slots(4, mesh_of(2, 2)).spread(rows, key_heads=1)
+    assert placed["k"].addressable_shards[0].data.shape == (2, 6, 32)
+
+
 def test_rows_stay_on_their_devices_whatever_is_done_with_them(model, traced_anew):
     mesh, count = mesh_of(4), 8
     graphdef, state = gemma.computing(model)
