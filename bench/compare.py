@@ -9,8 +9,6 @@ from typing import Any
 
 from bench.gate import Side
 
-WARM_UP = 2  # rounds that are not counted: compilation, and shapes that first occur in the second step
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -31,7 +29,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Check:
-    """A check that both sides compute the same: the greatest difference found, and the greatest allowed."""
+    """A check that both sides do the same under the same terms: what was found, such as a difference, and the most
+    that is allowed."""
 
     part: str
     what: str
@@ -42,8 +41,8 @@ class Check:
 class Driver:
     """Starts sides on one folder of material, steps them in turn, and stops them."""
 
-    def __init__(self, folder: Path, *, runs: int, trl: Path | None, say: Callable[[str], None]):
-        self.folder, self.runs, self.trl, self.say = folder, runs, trl, say
+    def __init__(self, folder: Path, *, runs: int, warm_up: int, trl: Path | None, say: Callable[[str], None]):
+        self.folder, self.runs, self._warm_up, self.trl, self.say = folder, runs, warm_up, trl, say
         self.versions: dict[str, str] = {}
 
     def side(self, name: str, **environment: str) -> Side:
@@ -52,6 +51,18 @@ class Driver:
         interpreter = self.trl if module == "trl_side" else Path(sys.executable)
         command = [str(interpreter), "-m", f"bench.{module}", *what, str(self.folder)]
         return Side(name, command, log=self.folder / "logs" / f"{name}.log", environment=environment)
+
+    def once(self, name: str, *, warm_up: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A side's facts, and its answer after one step that follows so many others, with no side beside it."""
+        side = self.side(name)
+        try:
+            facts = side.ready()
+            answer = [side.step() for _ in range(warm_up + 1)][-1]
+        finally:
+            side.close()
+        self.say(f"  once: {name} {answer['seconds']:.2f} s")
+        self.versions |= facts.get("versions", {})
+        return facts, [answer]
 
     def alternate(
         self, names: Sequence[str], **environment: str
@@ -66,13 +77,14 @@ class Driver:
             for name in names:
                 sides.append(self.side(name, **environment))
             said = {side.name: side.ready() for side in sides}
-            for number in range(WARM_UP + self.runs):
+            for number in range(self._warm_up + self.runs):
                 for side in sides if number % 2 == 0 else reversed(sides):
                     answer = side.step()
-                    label = f"round {number - WARM_UP + 1} of {self.runs}" if number >= WARM_UP else "warm-up"
+                    counts = number >= self._warm_up
+                    label = f"round {number - self._warm_up + 1} of {self.runs}" if counts else "warm-up"
                     self.say(f"  {label}: {side.name} {answer['seconds']:.2f} s")
                     said[side.name].setdefault("first", answer)
-                    if number >= WARM_UP:
+                    if counts:
                         answers[side.name].append(answer)
         finally:
             for side in sides:

@@ -7,6 +7,7 @@ on a pipe. Only the standard library is imported here: TRL's side runs in an env
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -25,8 +26,10 @@ class Gate:
         self._started = 0.0
 
     def wait(self, **facts: Any) -> None:
-        """Reports facts of the work just done, with the seconds since the last wait, and waits for the next request."""
-        self._answers.write(json.dumps({"seconds": time.perf_counter() - self._started, **facts}) + "\n")
+        """Reports facts of the work just done, with the seconds since the last wait and the peak resident memory of
+        the process so far, and waits for the next request."""
+        seconds = time.perf_counter() - self._started
+        self._answers.write(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes(), **facts}) + "\n")
         self._answers.flush()
         if not sys.stdin.readline():
             self.leave()
@@ -67,6 +70,15 @@ class Side:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process."""
+    # Linux lets a process inherit ru_maxrss from the one that started it; VmHWM is its own.
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def answer_reward(completion: str, gold: str) -> float:

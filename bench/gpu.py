@@ -17,6 +17,7 @@ from typing import Any
 
 from bench import limit, material
 from bench.compare import Driver, Figure, figure
+from bench.sizes import SIZES
 from showwork.files import read_json, write_json
 
 SFT_GOAL, DECODE_GOAL = 0.45, 0.5
@@ -76,8 +77,8 @@ def main() -> None:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    folder = material.prepare(material.SIZES[arguments.size], None)
-    driver = Driver(folder, runs=arguments.runs, trl=arguments.trl, say=say)
+    folder = material.prepare(SIZES[arguments.size], None)
+    driver = Driver(folder, runs=arguments.runs, warm_up=2, trl=arguments.trl, say=say)
     found = measure(driver)
     import jax
 

@@ -8,96 +8,17 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.sizes import Size
+
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / ".scratch" / "bench"
 STOP = 1  # the tokenizer's EOS
-
-
-@dataclass(frozen=True)
-class Size:
-    """The work. Temperature, top_k, top_p, beta, epsilon and the micro-batch of 2 rows are notebooks 1 and 4's.
-
-    sft_rows examples make one optimizer step, prompts x generations completions one GRPO step. alone questions are
-    asked one at a time, `questions` in one batch. vocabulary is the tokenizer's, model_vocabulary the model's, 0 for
-    the same; tokens_per_pass and logit_positions are for our side; with sft_full the rows are filled to
-    sft_max_tokens; rollout is (prompts, tokens each) of a rollout without any stop.
-    """
-
-    model: str = "gemma3_tiny"
-    vocabulary: int = 1024
-    warm_start_steps: int = 250
-    sft_rows: int = 16
-    sft_max_tokens: int = 2048
-    stock_micro_rows: int = 2
-    prompts: int = 16
-    generations: int = 8
-    max_prompt_tokens: int = 160
-    max_completion_tokens: int = 112
-    temperature: float = 0.9
-    top_k: int = 50
-    top_p: float = 1.0
-    beta: float = 0.08
-    epsilon: float = 0.2
-    questions: int = 256
-    alone: int = 8
-    dtype: str = "float32"
-    tokens_per_pass: int = 1152
-    logit_positions: int = 1024
-    model_vocabulary: int = 0
-    sft_full: bool = False
-    rollout: tuple[int, int] = (64, 512)
-
-
-SIZES = {
-    "full": Size(),
-    # Every line of the bench in a minute or two; its ratios mean nothing.
-    "toy": Size(
-        model="gemma3_test",
-        vocabulary=420,
-        warm_start_steps=2,
-        sft_rows=4,
-        sft_max_tokens=512,
-        prompts=2,
-        generations=2,
-        max_completion_tokens=8,
-        questions=8,
-        alone=2,
-    ),
-    # Random weights, for measuring a lent GPU (gpu.py).
-    "gpu": Size(
-        model="gemma3_1b",
-        warm_start_steps=0,
-        sft_rows=4,
-        prompts=8,
-        max_completion_tokens=256,
-        dtype="bfloat16",
-        tokens_per_pass=8192,
-        logit_positions=512,
-        model_vocabulary=262_144,
-        sft_full=True,
-    ),
-    "gpu-toy": Size(
-        model="gemma3_test",
-        vocabulary=420,
-        warm_start_steps=0,
-        sft_rows=2,
-        sft_max_tokens=128,
-        prompts=2,
-        generations=2,
-        max_completion_tokens=8,
-        dtype="bfloat16",
-        model_vocabulary=512,
-        sft_full=True,
-        rollout=(4, 8),
-        questions=8,
-    ),
-}
 
 
 def prepare(size: Size, gsm8k: Path | None) -> Path:
@@ -135,14 +56,9 @@ def tokenizer_of(folder: Path) -> Any:
 
 def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     # Imported here, because processes that only read the settings need no JAX, or have none.
-    import jax
-
     from showwork import tokenizer as tokenizers
-    from showwork.models import saving
-    from showwork.models.specs import MODELS
     from showwork.problems import cleaning
     from showwork.sources import generator
-    from showwork.tunix_adapter import gemma, parameters
 
     def clean(rows: Sequence[bytes], split: str) -> list[Any]:
         return cleaning.clean_lines(rows, split=split, annotation_style="readable").problems
@@ -151,17 +67,14 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
     train, test = (clean([json.dumps(row).encode() for row in made[split]], split) for split in ("train", "test"))
     long = clean(gsm8k.read_bytes().splitlines()[:2000], "gsm8k") if gsm8k else train
 
-    pieces = tokenizers.train(
-        (text for p in itertools.chain(train, long) for text in (p.question, p.reasoning)), vocabulary=size.vocabulary
-    )
-    tokenizer, spec = tokenizers.Tokenizer(pieces), MODELS[size.model]
-    vocabulary = size.model_vocabulary or len(tokenizer)
-    model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype, weights_dtype=size.dtype)
-    parameters.draw_weights(model, key=jax.random.key(0))
-    if size.warm_start_steps:
-        _warm_start(model, _examples(train, tokenizer), folder / "state", steps=size.warm_start_steps)
-    saving.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
-    tokenizers.save(pieces, folder / "model")
+    if size.weights:
+        tokenizer = _publish(folder / "model", size)
+    else:
+        texts = (text for p in itertools.chain(train, long) for text in (p.question, p.reasoning))
+        pieces = tokenizers.train(texts, vocabulary=size.vocabulary)
+        tokenizer = tokenizers.Tokenizer(pieces)
+        _draw(folder, size, tokenizer, train)
+        tokenizers.save(pieces, folder / "model")
 
     rows = _sft_rows(_examples(long, tokenizer), size)
     work = {
@@ -172,6 +85,35 @@ def _make(folder: Path, size: Size, gsm8k: Path | None) -> None:
         "questions": [_asked(problem, tokenizer) for problem in test[: size.questions]],
     }
     (folder / "work.json").write_text(json.dumps(work), "utf-8")
+
+
+def _publish(folder: Path, size: Size) -> Any:
+    """Writes the pretrained model with its tokenizer, which is returned."""
+    from showwork.models import published, saving, weights
+    from showwork.models.specs import MODELS
+
+    source = weights.fetch(size.weights, weights.WEIGHTS)
+    folder.mkdir(parents=True)
+    tokenizer = published.write_tokenizer(source, folder)
+    with published.opened(source) as found:
+        saving.convert(found, folder, spec=MODELS[size.model], vocabulary=len(tokenizer), stop_ids=(STOP,))
+    return tokenizer
+
+
+def _draw(folder: Path, size: Size, tokenizer: Any, problems: Sequence[Any]) -> None:
+    """Writes a model with random weights, or with those after a warm start on the problems."""
+    import jax
+
+    from showwork.models import saving
+    from showwork.models.specs import MODELS
+    from showwork.tunix_adapter import gemma, parameters
+
+    spec, vocabulary = MODELS[size.model], size.model_vocabulary or len(tokenizer)
+    model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype, weights_dtype=size.dtype)
+    parameters.draw_weights(model, key=jax.random.key(0))
+    if size.warm_start_steps:
+        _warm_start(model, _examples(problems, tokenizer), folder / "state", steps=size.warm_start_steps)
+    saving.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
 
 
 def _examples(problems: Sequence[Any], tokenizer: Any) -> list[Any]:
@@ -185,8 +127,15 @@ def _examples(problems: Sequence[Any], tokenizer: Any) -> list[Any]:
 def _sft_rows(examples: Sequence[Any], size: Size) -> list[Any]:
     from showwork.training import data
 
+    fitting = [row for row in examples if len(row.tokens) <= size.sft_max_tokens]
+    if size.sft_packed_rows:
+        chosen: list[Any] = []
+        for row in fitting[:100]:
+            packed = data.packed_rows([*chosen, row], max_tokens=size.sft_max_tokens, seed=None)
+            chosen += [row] * (len(list(packed)) <= size.sft_packed_rows)
+        return chosen[: len(chosen) // size.stock_micro_rows * size.stock_micro_rows]
     if not size.sft_full:
-        return [row for row in examples if len(row.tokens) <= size.sft_max_tokens][: size.sft_rows]
+        return fitting[: size.sft_rows]
     tokens, trained = (np.concatenate([getattr(row, name) for row in examples]) for name in ("tokens", "trained"))
     cuts = [slice(i * size.sft_max_tokens, (i + 1) * size.sft_max_tokens) for i in range(size.sft_rows)]
     return [data.Example(tokens[cut], trained[cut]) for cut in cuts]

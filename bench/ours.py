@@ -15,8 +15,10 @@ from flax import nnx
 
 from bench import material
 from bench.gate import Gate
+from bench.sizes import Size
 from showwork import config, devices, rollout
-from showwork.models import checkpoints
+from showwork.models import adapters, checkpoints
+from showwork.models.specs import GemmaSpec
 from showwork.records import Problem
 from showwork.shapes import round_up
 from showwork.training import data, optimizer, rl
@@ -26,6 +28,7 @@ from showwork.training.curves import Curve
 from showwork.training.passes import Split
 from showwork.training.run import Run
 from showwork.tunix_adapter import supervised
+from showwork.tunix_adapter.gemma import Model
 
 NEVER = 10**9
 # For all sides: AdamW at a rate that hardly changes the model, so that all steps are alike.
@@ -34,22 +37,23 @@ OPTIMIZER = config.Optimizer(
 )
 
 
-def two_devices() -> jax.sharding.Mesh:
-    """The CPU as two devices, as in the default run; one device otherwise. Call before any other use of JAX."""
-    jax.config.update("jax_num_cpu_devices", 2)
-    return devices.make_mesh(config.Mesh(fsdp=min(2, len(jax.devices())), tp=1))
+def mesh_of(size: Size) -> jax.sharding.Mesh:
+    """The CPU as the size's devices; one device of another kind. Call before any other use of JAX."""
+    jax.config.update("jax_num_cpu_devices", size.devices)
+    return devices.make_mesh(config.Mesh(fsdp=min(size.devices, len(jax.devices())), tp=1))
 
 
-def split_of(size: material.Size, mesh: jax.sharding.Mesh) -> Split:
+def split_of(size: Size, mesh: jax.sharding.Mesh) -> Split:
     return Split(mesh.shape["fsdp"], size.tokens_per_pass, size.logit_positions)
 
 
 def sft(folder: Path, gate: Gate) -> None:
-    mesh = two_devices()
     size, work = material.read(folder)
+    mesh = mesh_of(size)
     model, _ = checkpoints.load_merged(folder / "model", dtype=size.dtype, mesh=mesh)
     examples = [data.Example(*(np.array(row[name], np.int32) for name in ("tokens", "trained"))) for row in work["sft"]]
-    width = min(size.sft_max_tokens, round_up(max(len(row.tokens) for row in examples), 64))
+    longest = size.sft_max_tokens if size.sft_packed_rows else max(len(row.tokens) for row in examples)
+    width = min(size.sft_max_tokens, round_up(longest, 64))
     split = split_of(size, mesh)
 
     def packed() -> list[dict[str, np.ndarray]]:
@@ -95,13 +99,25 @@ class _GatedCurve(Curve):
         self._gate.wait(reward=values["reward"], completion_tokens=values["completion_tokens"])
 
 
+def policy_of(folder: Path, size: Size, mesh: jax.sharding.Mesh) -> tuple[Model, Model, GemmaSpec]:
+    """The policy, all of it trained or with a new adapter, and the reference, as showwork.training.arms loads them."""
+    if not size.lora_rank:
+        model, spec = checkpoints.load_merged(folder / "model", dtype=size.dtype, mesh=mesh)
+        return model, checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh).model, spec
+    model, spec = checkpoints.load_weights(folder / "model", dtype=size.dtype, weights_dtype=size.dtype, mesh=mesh)
+    shape = adapters.Shape(size.lora_rank, float(size.lora_rank), ())
+    model = checkpoints.adapt(model, folder / "model", shape, key=jax.random.key(0))
+    devices.place(model, mesh)
+    return model, nnx.clone(model), spec
+
+
 def grpo(folder: Path, gate: Gate) -> None:
-    mesh = two_devices()
     size, work = material.read(folder)
-    model, spec = checkpoints.load_merged(folder / "model", dtype=size.dtype, mesh=mesh)
-    reference, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
+    mesh = mesh_of(size)
+    model, reference, spec = policy_of(folder, size, mesh)
     settings = config.load(material.ROOT / "src/showwork/presets/tiny.yaml").arms["grpo"].settings
     changes = {
+        "adapter": config.Adapter(rank=size.lora_rank, alpha=size.lora_rank, modules=[]) if size.lora_rank else None,
         "optimizer": OPTIMIZER, "steps": 10**6, "prompts_per_step": size.prompts, "generations": size.generations,
         "iterations": 1, "beta": size.beta, "epsilon_low": size.epsilon,
         "epsilon_high": size.epsilon, "validation_problems": 0, "watched_problems": 0,
@@ -125,8 +141,8 @@ def grpo(folder: Path, gate: Gate) -> None:
 
 
 def evaluate(folder: Path, gate: Gate) -> None:
-    mesh = two_devices()
     size, work = material.read(folder)
+    mesh = mesh_of(size)
     model, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
     problems = [Problem.from_json(row["problem"]) for row in work["questions"]]
     completer = rollout.Completer(
@@ -143,8 +159,8 @@ def evaluate(folder: Path, gate: Gate) -> None:
 
 def roll_out(folder: Path, gate: Gate) -> None:
     """Sampling without stop tokens: every row runs to the end."""
-    mesh = two_devices()
     size, work = material.read(folder)
+    mesh = mesh_of(size)
     model, _ = checkpoints.load(folder / "model", dtype=size.dtype, mesh=mesh)
     prompts, tokens = size.rollout
     asked = rollout.left_pad(

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 from tunix.generate import sampler as samplers
+from tunix.models.gemma3 import model as tunix_gemma3
 from tunix.rl import rl_cluster
 from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
@@ -18,10 +19,22 @@ from tunix.sft import utils as sft_utils
 
 from bench import material
 from bench.gate import Gate, answer_reward
+from bench.sizes import Size
 from showwork.models import checkpoints
+from showwork.models.specs import GemmaSpec
+from showwork.tunix_adapter.gemma import Model
 
 NEVER = 10**9
 SPARE_CACHE = 256  # tokens by which the notebooks' kv cache exceeds prompt and completion
+
+
+def load(folder: Path, size: Size) -> tuple[Model, GemmaSpec]:
+    """The model as Tunix has it, with its own attention and layout of the cache."""
+    model, spec = checkpoints.load(folder / "model", dtype=size.dtype)
+    model.__class__ = tunix_gemma3.Gemma3
+    for layer in model.layers:
+        layer.attn.__class__ = tunix_gemma3.Attention
+    return model, spec
 
 
 def one_device() -> jax.sharding.Mesh:
@@ -45,8 +58,10 @@ def model_input(batch: peft_trainer.TrainingInput) -> dict[str, Any]:
 
 def sft(folder: Path, gate: Gate, *, pad_to_maximum: bool) -> None:
     size, work = material.read(folder)
-    model, _ = checkpoints.load(folder / "model", dtype=size.dtype)
-    rows, micro_rows = work["sft"], size.stock_micro_rows if pad_to_maximum else len(work["sft"])
+    model, _ = load(folder, size)
+    rows = work["sft"]
+    # A published model's logits of a whole step would need more memory than a laptop has.
+    micro_rows = size.stock_micro_rows if pad_to_maximum or size.sft_packed_rows else len(rows)
     width = size.sft_max_tokens if pad_to_maximum else max(len(row["tokens"]) for row in rows)
 
     def pad(part: list[dict[str, list[int]]], name: str) -> np.ndarray:
@@ -83,7 +98,7 @@ def sft(folder: Path, gate: Gate, *, pad_to_maximum: bool) -> None:
 
 def grpo(folder: Path, gate: Gate) -> None:
     size, work = material.read(folder)
-    (model, _), (reference, _) = (checkpoints.load(folder / "model", dtype=size.dtype) for _ in range(2))
+    (model, _), (reference, _) = (load(folder, size) for _ in range(2))
     mesh = one_device()
     written: list[int] = []
 
@@ -145,7 +160,7 @@ def grpo(folder: Path, gate: Gate) -> None:
 
 def evaluate(folder: Path, gate: Gate, *, alone: bool) -> None:
     size, work = material.read(folder)
-    model, spec = checkpoints.load(folder / "model", dtype=size.dtype)
+    model, spec = load(folder, size)
     sampler = samplers.Sampler(
         model, material.tokenizer_of(folder),
         samplers.CacheConfig(
@@ -165,7 +180,8 @@ def evaluate(folder: Path, gate: Gate, *, alone: bool) -> None:
             )
             for call in calls
         ]  # fmt: skip
-        gate.wait(texts=[text for output in outputs for text in output.text])
+        texts = [text for output in outputs for text in output.text]
+        gate.wait(texts=texts, tokens=sum(len(ids) for output in outputs for ids in output.tokens))
 
 
 if __name__ == "__main__":

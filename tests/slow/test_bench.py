@@ -43,6 +43,21 @@ def test_every_side_steps_and_all_compute_the_same(tmp_path: Path) -> None:
     assert again["figures"][:-2] == found["figures"][2:]  # the two of `limit` are new and come last
 
 
+def test_a_published_size_runs_with_small_weights_and_measures_memory(tmp_path: Path) -> None:
+    run("bench.speed", "--size", "gemma3_270m-toy", "--runs", "1", "--no-trl", "--results", str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    found = json.loads(path.read_text("utf-8"))
+    assert [(row["part"], row["peer"], row["unit"]) for row in found["figures"][2:]] == [
+        ("sft", "stock, padded to the longest", "trained tokens/s"), ("sft", "the most allowed", "GB"),
+        ("sft", "stock, padded to the longest", "GB"),
+        ("grpo", "itself", "s"), ("grpo", "the most allowed", "GB"),
+        ("evaluate", "stock Sampler, same batch", "tokens/s"), ("evaluate", "stock Sampler, same batch", "GB"),
+    ]  # fmt: skip
+    peaks = [row["ours"] for row in found["figures"] if row["unit"] == "GB"]
+    assert all(0.1 < peak < 3 for peak in peaks)
+    assert all(check["found"] <= check["allowed"] for check in found["checks"])
+
+
 def test_the_gpu_script_runs_at_toy_size_on_a_cpu(tmp_path: Path) -> None:
     run("bench.gpu", "--size", "gpu-toy", "--runs", "1", "--results", str(tmp_path))
     (path,) = tmp_path.iterdir()
