@@ -119,7 +119,7 @@ def test_new_problems_go_round_the_failed_ones():
 PROBLEMS = [problem(i, i + 4, "+", 3) for i in range(12)]
 STEPS = 16
 OPTIMIZER = {
-    "learning_rate": 0.05, "warmup_ratio": 0.0, "final_ratio": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
+    "learning_rate": 0.02, "warmup_ratio": 0.0, "final_ratio": 1.0, "b1": 0.9, "b2": 0.99, "weight_decay": 0.0,
     "max_grad_norm": 1.0,
 }  # fmt: skip
 CAST: dict[str, Any] = {
