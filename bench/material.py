@@ -112,7 +112,7 @@ def _draw(folder: Path, size: Size, tokenizer: Any, problems: Sequence[Any]) -> 
     model = gemma.build_model(spec, vocabulary=vocabulary, dtype=size.dtype, weights_dtype=size.dtype)
     parameters.draw_weights(model, key=jax.random.key(0))
     if size.warm_start_steps:
-        _warm_start(model, _examples(problems, tokenizer), folder / "state", steps=size.warm_start_steps)
+        _warm_start(model, _examples(problems, tokenizer), steps=size.warm_start_steps)
     saving.save(model, folder / "model", spec=spec, stop_ids=(STOP,))
 
 
@@ -148,7 +148,7 @@ def _asked(problem: Any, tokenizer: Any) -> dict[str, Any]:
     return {"problem": problem.to_json(), "prompt": prompt, "tokens": [tokenizer.bos_id(), *tokenizer.encode(prompt)]}
 
 
-def _warm_start(model: Any, rows: Sequence[Any], folder: Path, *, steps: int) -> None:
+def _warm_start(model: Any, rows: Sequence[Any], *, steps: int) -> None:
     """Trains enough for completions that end by themselves, with realistic lengths."""
     from showwork import config
     from showwork.training import optimizer, sft
@@ -164,9 +164,8 @@ def _warm_start(model: Any, rows: Sequence[Any], folder: Path, *, steps: int) ->
     )  # fmt: skip
     split = Split(devices=1, tokens=8 * 160, logit_positions=1024)
     trainer = supervised.SupervisedTrainer(
-        model, optimizer.build(rates, steps=steps), settings, loss=sft.loss_of(model, split), checkpoints=folder,
+        model, optimizer.build(rates, steps=steps), settings, loss=sft.loss_of(model, split),
         on_step=lambda *_: None, on_validation=lambda *_: None,
     )  # fmt: skip
-    trainer.is_managed_externally = True  # it would write a checkpoint at its end
     fitting = [row for row in rows if len(row.tokens) <= settings.max_tokens]
     trainer.train(sft.training_steps(fitting, settings, split=split, seed=0), [])

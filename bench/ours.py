@@ -77,14 +77,13 @@ def sft(folder: Path, gate: Gate) -> None:
             gate.wait(**facts)
             yield from data.step_rows(iter(packed()), rows_per_step=rows, split=split)
 
-    with tempfile.TemporaryDirectory() as scratch:
-        devices.place(model, mesh)
-        trainer = supervised.SupervisedTrainer(
-            model, optimizer.build(OPTIMIZER, steps=NEVER), settings, loss=sft_loop.loss_of(model, split),
-            checkpoints=Path(scratch), on_step=on_step, on_validation=lambda *_: None,
-        )  # fmt: skip
-        with mesh:
-            trainer.train(stream(), [])
+    devices.place(model, mesh)
+    trainer = supervised.SupervisedTrainer(
+        model, optimizer.build(OPTIMIZER, steps=NEVER), settings, loss=sft_loop.loss_of(model, split),
+        on_step=on_step, on_validation=lambda *_: None,
+    )  # fmt: skip
+    with mesh:
+        trainer.train(stream(), [])
 
 
 class _GatedCurve(Curve):

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from tunix.generate import sampler as tunix_sampler
@@ -33,7 +32,7 @@ from showwork.training.losses import Rows
 from showwork.training.passes import Split
 from showwork.training.run import Run
 from showwork.training.samples import Sampler
-from showwork.tunix_adapter import attention, gemma, lora, parameters, supervised, trainer_options
+from showwork.tunix_adapter import attention, gemma, lora, parameters, supervised
 from tests.numerics.conftest import ONE_DEVICE, WHOLE, flat, gradients, with_lora
 from tests.numerics.test_losses import EXAMPLES, rows
 
@@ -273,22 +272,14 @@ def test_tunix_default_kl_has_no_gradient_on_policy():
 # ----------------------------------------------------------------------------------------------------- trainers
 
 
-@pytest.mark.parametrize("every", [2, 3])
-def test_checkpoints_are_saved_by_step_count_alone(tmp_path, every):
-    # Orbax's own policy would also save the first step: with two updates a rollout, a half one.
-    with ocp.CheckpointManager(tmp_path, options=trainer_options.checkpoint_options(every)) as manager:
-        assert [step for step in range(1, 10) if manager.should_save(step)] == [*range(every, 10, every)]
-
-
 def trainer_of(
-    model: nnx.Module, folder: Path, *, split: Split = WHOLE, every: int = 100, on_step: Any = lambda *_: None
+    model: nnx.Module, *, split: Split = WHOLE, on_step: Any = lambda *_: None
 ) -> supervised.SupervisedTrainer:
-    """Plain gradient descent, with a checkpoint at every so many steps."""
-    settings = config.Supervised.model_construct(validate_every_steps=100, checkpoint_every_steps=every)
+    """Plain gradient descent."""
+    settings = config.Supervised.model_construct(validate_every_steps=100, checkpoint_every_steps=100)
     return supervised.SupervisedTrainer(
-        model, optax.sgd(0.1), settings, loss=sft.loss_of(model, split), checkpoints=folder, on_step=on_step,
-        on_validation=lambda *_: None,
-    )  # fmt: skip
+        model, optax.sgd(0.1), settings, loss=sft.loss_of(model, split), on_step=on_step, on_validation=lambda *_: None
+    )
 
 
 def steps_of_examples(split: Split, *, steps: int = 1) -> list[Rows]:
@@ -302,17 +293,17 @@ def steps_of_examples(split: Split, *, steps: int = 1) -> list[Rows]:
     return list(data.step_rows(iter(cut * steps), rows_per_step=2, split=split))
 
 
-def train_supervised(model: nnx.Module, folder: Path, *, split: Split) -> tuple[np.ndarray, list[Any]]:
+def train_supervised(model: nnx.Module, *, split: Split) -> tuple[np.ndarray, list[Any]]:
     """Weights after one step, and what was told of it."""
     trained, seen = nnx.clone(model, arrays=True), []
-    trainer = trainer_of(trained, folder, split=split, on_step=lambda *told: seen.append(told))
+    trainer = trainer_of(trained, split=split, on_step=lambda *told: seen.append(told))
     trainer.train(steps_of_examples(split))
     return flat(nnx.state(trained, nnx.Param)), seen
 
 
-def test_passes_of_unequal_tokens_equal_one_pass(model, tmp_path):
-    whole, ((step, sums),) = train_supervised(model, tmp_path / "whole", split=WHOLE)
-    parts, ((_, same_sums),) = train_supervised(model, tmp_path / "parts", split=Split(1, 16, 4))
+def test_passes_of_unequal_tokens_equal_one_pass(model):
+    whole, ((step, sums),) = train_supervised(model, split=WHOLE)
+    parts, ((_, same_sums),) = train_supervised(model, split=Split(1, 16, 4))
     start = flat(nnx.state(model, nnx.Param))
     assert np.abs(whole - start).max() > 1e-4
     # Tunix's mean of micro-batch means would weigh the 3 tokens as much as the 5: a difference of some 1e-3.
@@ -321,15 +312,15 @@ def test_passes_of_unequal_tokens_equal_one_pass(model, tmp_path):
     assert float(same_sums["nll"]) == pytest.approx(float(sums["nll"]), rel=1e-5)
 
 
-def test_no_sum_of_gradients_is_kept_between_steps(model, tmp_path):
+def test_no_sum_of_gradients_is_kept_between_steps(model):
     # optax.MultiSteps, which adds micro-batches up in Tunix, would keep one more float a parameter.
-    trainer = trainer_of(nnx.clone(model, arrays=True), tmp_path, split=Split(1, 16, 4))
+    trainer = trainer_of(nnx.clone(model, arrays=True), split=Split(1, 16, 4))
     kept = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trainer.optimizer, nnx.optimizer.OptState)))
     assert kept < 10
 
 
 @pytest.mark.parametrize("is_adapted", [False, True], ids=["full", "lora"])
-def test_weights_are_updated_where_they_are(model, tmp_path, is_adapted):
+def test_weights_are_updated_where_they_are(model, is_adapted):
     # Tunix gives up the optimizer's buffers alone: for a moment, all trained weights would be there twice.
     trained = with_lora(model) if is_adapted else nnx.clone(model, arrays=True)
     kind = nnx.LoRAParam if is_adapted else nnx.Param
@@ -337,7 +328,7 @@ def test_weights_are_updated_where_they_are(model, tmp_path, is_adapted):
     before, frozen = (jax.tree.leaves(state) for state in nnx.split(trained, kind, ...)[1:])
     copies = [np.array(leaf) for leaf in before]
     step, *more = steps_of_examples(WHOLE, steps=2)
-    trainer = trainer_of(trained, tmp_path)
+    trainer = trainer_of(trained)
     trainer.train([step, *more])
     after = jax.tree.leaves(nnx.state(trained, kind))
     assert all((np.asarray(new) != old).any() for new, old in zip(after, copies, strict=True))
@@ -347,22 +338,6 @@ def test_weights_are_updated_where_they_are(model, tmp_path, is_adapted):
         assert all(a is b for a, b in zip(frozen, jax.tree.leaves(nnx.split(trained, kind, ...)[2]), strict=True))
         for leaf, copy in zip(jax.tree.leaves(nnx.state(reference, kind)), copies, strict=True):
             np.testing.assert_array_equal(leaf, copy)
-
-
-@pytest.mark.parametrize(("every", "told"), [(1, [1]), (2, [1, 2]), (3, [1])])
-def test_a_step_is_told_before_its_checkpoint_is_saved(model, tmp_path, every, told):
-    """Metrics are read one step late, so that the devices never wait; but always before the checkpoint is saved."""
-    seen: list[int] = []
-    trainer = trainer_of(
-        nnx.clone(model, arrays=True), tmp_path, every=every, on_step=lambda step, _: seen.append(step)
-    )
-    aux = {"nll": jnp.float32(1.0), "tokens": jnp.int32(1)}
-    for step in range(len(told)):
-        trainer._train_steps = step
-        trainer._post_process_train_step(aux)
-    assert seen == ([] if every == 3 else told)
-    trainer.close()
-    assert seen == told
 
 
 ARM = {

@@ -82,7 +82,7 @@ def test_only_true_answers_teach_the_test_questions(tmp_path: Path) -> None:
             system="", stop_id=words.eos_id(), max_tokens=settings.max_tokens,
         )  # fmt: skip
         assert too_long == 0
-        curve = Curve(tmp_path / f"{name}.csv", tmp_path / f"{name}.kept.csv", sft.COLUMNS)
+        curve = Curve(tmp_path / f"{name}.csv", tmp_path / name / "records/curve.csv", sft.COLUMNS)
         sft.train(model, examples, [], settings, Run(name, params.seed, mesh, split, tmp_path / name, curve))
         return model
 

@@ -108,7 +108,7 @@ def test_a_killed_stage_goes_on_and_ends_in_the_same_bytes(project: Project, sta
         time.sleep(0.02)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    curve = next(kept.glob("*/curve.csv")).read_text().splitlines()
+    curve = next(kept.glob("*/records/curve.csv")).read_text().splitlines()
     project.run(*command)
     again = project.files(f"models/{stage}", "results/plots", "results/metrics/train", "results/samples")
     assert [name for name in whole if whole[name] != again[name]] == []

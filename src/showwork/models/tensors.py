@@ -1,10 +1,11 @@
 """The tensors of a checkpoint folder, in one safetensors file or in shards."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,12 +19,23 @@ INDEX = "model.safetensors.index.json"
 # As the hubs like them.
 SHARD_BYTES = 2 * 10**9
 
-_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
-_BYTES = {"float32": 4, "bfloat16": 2}
+_DTYPES = {"float32": "F32", "bfloat16": "BF16", "int32": "I32", "uint32": "U32"}
+_BYTES = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4}
 # In a multimodal Gemma, the weights of the text decoder have one of these prefixes.
 _TEXT_PREFIXES = ("language_model.", "model.language_model.")
 _VISION = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+class Stored(NamedTuple):
+    """A tensor of a file, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * _BYTES[self.dtype]
 
 
 class Tensors:
@@ -41,10 +53,7 @@ class Tensors:
     def __enter__(self) -> "Tensors":
         with self._open as opened:
             for path in _weight_files(self.folder):
-                try:
-                    content = opened.enter_context(safe_open(path, framework="np"))
-                except SafetensorError as error:
-                    raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make it again") from None
+                content = opened.enter_context(open_file(path))
                 for stored in content.keys():  # noqa: SIM118 (no mapping)
                     if name := self._text_name(stored):
                         self._holders[name] = (content, stored, path)
@@ -121,47 +130,56 @@ def write(
 
     In shards of at most SHARD_BYTES, or in one file where they fit.
     """
+    stored = {name: Stored(shape, dtype) for name, shape in shapes.items()}
     shards: list[list[str]] = [[]]
-    size = total = 0
-    for name, shape in shapes.items():
-        count = int(np.prod(shape)) * _BYTES[dtype]
-        if size and size + count > SHARD_BYTES:
+    size = 0
+    for name, tensor in stored.items():
+        if size and size + tensor.bytes > SHARD_BYTES:
             shards.append([])
             size = 0
         shards[-1].append(name)
-        size, total = size + count, total + count
+        size += tensor.bytes
     for path in (folder / INDEX, *folder.glob("model*.safetensors")):
         path.unlink(missing_ok=True)
     if len(shards) == 1:
-        _write_file(folder / WEIGHTS, shapes, read, dtype=dtype)
+        write_file(folder / WEIGHTS, stored, read)
         return
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(folder / file, {name: shapes[name] for name in names}, read, dtype=dtype)
+        write_file(folder / file, {name: stored[name] for name in names}, read)
         weight_map |= dict.fromkeys(names, file)
+    total = sum(tensor.bytes for tensor in stored.values())
     write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _write_file(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray], *, dtype: str
-) -> None:
+def write_file(path: Path, stored: Mapping[str, Stored], read: Callable[[str], np.ndarray]) -> None:
     """The bytes that safetensors would write, which takes all tensors at once and copies each: twice the memory."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in sorted(shapes.items()):
-        start, end = end, end + int(np.prod(shape)) * _BYTES[dtype]
-        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    for name, tensor in sorted(stored.items()):
+        start, end = end, end + tensor.bytes
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in sorted(shapes.items()):
-            tensor = np.ascontiguousarray(read(name))
-            assert (tensor.shape, str(tensor.dtype)) == (shape, dtype), f"{name} is {tensor.dtype} {tensor.shape}"
-            file.write(tensor.reshape(-1).view(np.uint8).data)
+        for name, tensor in sorted(stored.items()):
+            values = np.asarray(read(name), order="C")
+            assert (values.shape, str(values.dtype)) == tensor, f"{name} is {values.dtype} {values.shape}"
+            file.write(values.reshape(-1).view(np.uint8).data)
     temporary.replace(path)
+
+
+def open_file(path: Path) -> Any:
+    """safetensors' context of an open file; UserError where it is not a whole safetensors file."""
+    try:
+        return safe_open(path, framework="np")
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); fetch or make it again") from None
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from showwork.sampling import Sampling
 from showwork.training import data, sft
 from showwork.training.arms import LoadedArm
 from showwork.training.curves import Curve
-from showwork.training.run import Run
+from showwork.training.run import RECORDS, Run
 from showwork.training.selection import analyse, examples_of, keep, make_variants, weakest_first
 from showwork.tunix_adapter import lora
 from showwork.tunix_adapter.gemma import Model
@@ -180,7 +180,7 @@ class Rounds:
         rows = [*own, *(self._replay[i] for i in chosen)]
         part = Run(
             f"{run.name} {step}: training", zlib.crc32(f"{run.seed}:{run.name}:{step}".encode()), run.mesh, run.split,
-            folder, Curve(folder / "plot.csv", folder / "curve.csv", sft.COLUMNS),
+            folder, Curve(folder / "plot.csv", folder / RECORDS / "curve.csv", sft.COLUMNS),
         )  # fmt: skip
         fitting = [row for row in rows if len(row.tokens) <= settings.training.max_tokens]
         trained = sft.train(arm.model, fitting, [], settings.training, part)

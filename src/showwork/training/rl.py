@@ -33,7 +33,7 @@ def columns(settings: Rl) -> tuple[str, ...]:
 
 
 def train(arm: LoadedArm[Rl], problems: Sequence[Problem], validation: Sequence[Problem], run: Run) -> dict[str, Any]:
-    """Trains the policy in place, from the newest checkpoint if there is one; returns the stage's metrics."""
+    """Trains the policy in place, from the newest state if there is one; returns the stage's metrics."""
     settings, curve = arm.settings, run.curve
     generations = settings.generations
     training_key, validation_key = jax.random.fold_in(run.key, 0), jax.random.fold_in(run.key, 1)
@@ -96,12 +96,12 @@ def problem_order(count: int, batch: int, *, seed: int, first: int) -> Iterator[
 
 
 def build_trainer(arm: LoadedArm[Rl], run: Run) -> GroupTrainer:
-    """The trainer of the arm's model, at its newest checkpoint."""
+    """The trainer of the arm's model, at its newest state."""
     settings = arm.settings
     return GroupTrainer(
         arm.model, optimizer.build(settings.optimizer, steps=settings.steps * settings.iterations), settings,
         loss=in_passes(loss_of(settings), split=run.split, wrt=nnx.LoRAParam if settings.adapter else nnx.Param),
-        mesh=run.mesh, checkpoints=run.checkpoints,
+        mesh=run.mesh, state=run.state,
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ class Validation:
 
 
 def watched_folder(run: Run) -> Path:
-    return run.scratch / "watched"
+    return run.records / "watched"
 
 
 def collect_watched(run: Run) -> list[dict[str, Any]]:

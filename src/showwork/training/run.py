@@ -12,8 +12,10 @@ from showwork import stage
 from showwork.config import Params
 from showwork.training.curves import Curve
 from showwork.training.passes import Split
+from showwork.tunix_adapter.training_state import TrainingState
 
 PLOTS = Path("results/plots")
+RECORDS = "records"  # in a run's scratch folder
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,13 @@ class Run:
         return jax.random.fold_in(jax.random.key(self.seed), self.number)
 
     @property
-    def checkpoints(self) -> Path:
-        return self.scratch / "state"
+    def records(self) -> Path:
+        """Folder of what the run records as it trains; the training state holds a copy, which a resumed run reads."""
+        return self.scratch / RECORDS
+
+    @property
+    def state(self) -> TrainingState:
+        return TrainingState(self.scratch / "state", records=self.records)
 
 
 @contextmanager
@@ -53,5 +60,5 @@ def begin(params: Params, name: str, columns: Sequence[str], *, mesh: jax.shardi
     """
     with stage.scratch(name) as scratch:
         live = stage.LIVE / name if params.live else None
-        curve = Curve(PLOTS / f"{name}.csv", scratch / "curve.csv", columns, live=live)
+        curve = Curve(PLOTS / f"{name}.csv", scratch / RECORDS / "curve.csv", columns, live=live)
         yield Run(name, params.seed, mesh, Split.of(params.hardware), scratch, curve)

@@ -29,7 +29,7 @@ def train(
     settings: Supervised,
     run: Run,
 ) -> dict[str, Any]:
-    """Trains the model in place, from the newest checkpoint if there is one; returns the stage's metrics.
+    """Trains the model in place, from the newest state if there is one; returns the stage's metrics.
 
     Losses are nats per trained token, over all rows of a step. Repeats and resumed runs end in the same
     bytes on the same kind of hardware: the seed alone decides the order of rows.
@@ -41,8 +41,8 @@ def train(
         record = _Record(settings, run, bar)
         trainer = SupervisedTrainer(
             model, optimizer.build(settings.optimizer, steps=settings.steps), settings,
-            loss=loss_of(model, run.split), checkpoints=run.checkpoints, on_step=record.add_step,
-            on_validation=record.add_validation,
+            loss=loss_of(model, run.split), on_step=record.add_step, on_validation=record.add_validation,
+            state=run.state,
         )  # fmt: skip
         run.curve.start(step=trainer.train_steps)
         bar.update(trainer.train_steps)

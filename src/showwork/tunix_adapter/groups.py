@@ -1,19 +1,18 @@
 """Group training (GRPO) by Tunix's RL trainer."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from showwork import devices
 from showwork.config import Rl
 from showwork.tunix_adapter import trainer_options
 from showwork.tunix_adapter.lazily import lazily
+from showwork.tunix_adapter.training_state import TrainingState
 
 with lazily("tunix"):
     from tunix.rl import trainer
@@ -23,9 +22,8 @@ with lazily("tunix"):
 class GroupTrainer(trainer_options.InPlace, trainer.Trainer):
     """Tunix's RL trainer, the one inside RLCluster, for a loop that samples and scores by itself.
 
-    Tunix has the optimizer, the update and the checkpoints. Its GRPOLearner is left
-    out: it cuts a step at the prompts' boundaries, which packed rows do not have, and makes one more update where a
-    run was finished before.
+    Tunix has the optimizer and the update. Its GRPOLearner is left out: it cuts a step at the prompts' boundaries,
+    which packed rows do not have, and makes one more update where a run was finished before.
     """
 
     def __init__(
@@ -36,19 +34,13 @@ class GroupTrainer(trainer_options.InPlace, trainer.Trainer):
         *,
         loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
         mesh: jax.sharding.Mesh,
-        checkpoints: Path,
+        state: TrainingState | None = None,
     ):
-        """Trains the model in place, from the newest checkpoint if there is one; see update for the loss."""
-        config = peft_trainer.TrainingConfig(
-            eval_every_n_steps=1,  # update gives it nothing to evaluate
-            checkpoint_root_directory=str(checkpoints.absolute()),
-            # Never by itself, within the update: the caller saves after its record, which is then never behind.
-            checkpointing_options=ocp.CheckpointManagerOptions(
-                save_decision_policy=ocp.checkpoint_managers.SpecificStepsPolicy(()), max_to_keep=1
-            ),
-        )
+        """Trains the model in place, from the newest state if there is one; see update for the loss."""
+        config = peft_trainer.TrainingConfig(eval_every_n_steps=1)  # update gives it nothing to evaluate
         with devices.use(mesh):
             super().__init__(model, optimizer, config, custom_checkpoint_metadata_fn=dict)
+            self.resume(state)
         self.with_loss_fn(loss, has_aux=True).with_gen_model_input_fn(lambda rows: {"rows": rows})
         self.is_managed_externally = True  # Tunix's train then takes every batch, and leaves closing to the caller
         self._mesh, self._iterations = mesh, settings.iterations
@@ -67,7 +59,7 @@ class GroupTrainer(trainer_options.InPlace, trainer.Trainer):
         return jax.device_get(auxes)
 
     def save(self) -> None:
-        """Writes a checkpoint of the last step, which replaces the one before."""
+        """Writes the state after the last step, which replaces the one before."""
         self._save_last_checkpoint()
 
     def _post_process_train_step(self, aux: Any) -> None:

@@ -18,7 +18,7 @@ KeyPath = tuple[Any, ...]
 def by_name(model: nnx.Module) -> dict[str, jax.Array]:
     """Tunix's name of each weight, such as layers.0.attn.q_einsum.w, → the weight."""
     leaves = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
-    return {_dotted(path): value for path, value in leaves}
+    return {dotted(path): value for path, value in leaves}
 
 
 def in_dtype(state: nnx.State, dtype: jnp.dtype, *, but: tuple[str, ...] = ()) -> nnx.State:
@@ -26,7 +26,7 @@ def in_dtype(state: nnx.State, dtype: jnp.dtype, *, but: tuple[str, ...] = ()) -
 
     def cast(path: KeyPath, value: jax.Array) -> jax.Array:
         is_kept = value.dtype == dtype or not jnp.issubdtype(value.dtype, jnp.floating)
-        return value if is_kept or any(name in _dotted(path) for name in but) else value.astype(dtype)
+        return value if is_kept or any(name in dotted(path) for name in but) else value.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(cast, state)
 
@@ -40,13 +40,14 @@ def fill(model: nnx.Module, read: Callable[[str], np.ndarray], *, mesh: jax.shar
     state = nnx.state(model, nnx.Param)
 
     def put(path: KeyPath, wanted: jax.ShapeDtypeStruct | jax.Array, *sharding: jax.NamedSharding) -> jax.Array:
-        return jax.device_put(np.asarray(read(_dotted(path)), wanted.dtype), *sharding)
+        return jax.device_put(np.asarray(read(dotted(path)), wanted.dtype), *sharding)
 
     shardings = [devices.shardings(state, mesh)] if mesh else []
     nnx.update(model, jax.tree_util.tree_map_with_path(put, state, *shardings))
 
 
-def _dotted(path: KeyPath) -> str:
+def dotted(path: KeyPath) -> str:
+    """The path as text, such as layers.0.attn.q_einsum.w."""
     parts = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
     return ".".join(part for part in parts if part != "value")
 

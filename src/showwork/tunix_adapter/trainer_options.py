@@ -5,33 +5,32 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 from jax.interpreters import pxla
 
 from showwork import devices
 from showwork.tunix_adapter.lazily import lazily
+from showwork.tunix_adapter.training_state import TrainingState
 
 with lazily("tunix"):
     from tunix.sft import peft_trainer
 
 
-def checkpoint_options(every_steps: int) -> ocp.CheckpointManagerOptions:
-    """Saves by step count alone.
-
-    Tunix's default saves by the clock, which no resumed run repeats. Orbax's own policy also saves the first step,
-    which can fall between the iterations on one rollout.
-    """
-    policy = ocp.checkpoint_managers.FixedIntervalPolicy(every_steps)
-    return ocp.CheckpointManagerOptions(save_decision_policy=policy, max_to_keep=1)
-
-
 class InPlace(peft_trainer.PeftTrainer):
-    """Updates weights where they are, and leaves frozen ones alone.
+    """Updates weights where they are, leaves frozen ones alone, and goes on from a state of our own.
 
     Tunix passes the model through its step and gives up the optimizer's buffers alone: every step would return a second
     copy of all weights, those beside an adapter too.
     """
+
+    def resume(self, state: TrainingState | None) -> None:
+        """Goes on from the newest state, and saves there; without one, nothing is written. Call before training."""
+        if state is not None:
+            self.checkpoint_manager = state
+            self._train_steps, self._restored_custom_metadata = state.maybe_restore(
+                self.model, self.optimizer, restore_only_lora_params=self._lora_enabled
+            )
+            self._iter_steps = self._train_steps
 
     def jit_train_and_eval_step(self, skip_jit: bool = False, cache_nnx_graph: bool = False) -> tuple[Any, Any]:
         if skip_jit or self._jitted_train_step_fn is not None:
