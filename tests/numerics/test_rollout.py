@@ -330,6 +330,26 @@ def test_ties_at_a_threshold_stay():
     assert set(draws(np.zeros(4, np.float32), 200, top_k=2)) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize(("vocabulary", "k"), [(7, 3), (64, 64), (640, 1), (640, 9), (4096, 50), (4100, 50)])
+@pytest.mark.parametrize("values", [3, 10**6])
+def test_the_kth_largest_is_that_of_the_sorted_row(vocabulary, k, values):
+    # Of 3 values, most are ties.
+    logits = np.random.default_rng(k).integers(0, values, (5, vocabulary)).astype(np.float32)
+    expected = np.sort(logits, axis=-1)[:, -k][:, None]
+    np.testing.assert_array_equal(sampling._kth_largest(jnp.asarray(logits), k), expected)
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("values", [3, 10**6])
+def test_the_nucleus_is_that_of_the_sorted_row(top_p, values):
+    weights = np.random.default_rng(0).integers(0, values, (5, 300)).astype(np.float32)
+    probabilities = weights / weights.sum(-1, keepdims=True)
+    kept = probabilities > np.asarray(sampling._below_nucleus(jnp.asarray(probabilities), top_p))
+    for row, mask in zip(probabilities, kept, strict=True):
+        above = np.array([row[row > p].sum() for p in row])  # of the tokens that come before this one
+        np.testing.assert_array_equal(mask, above < top_p)
+
+
 @pytest.mark.parametrize("size", [3, 5, 60])
 def test_blocks_of_a_vocabulary_change_no_greedy_token_and_no_frequency(monkeypatch, size):
     # 3, 5 and 60 tokens a block of 60: the first of two equal ones wins, though blocks apart.
