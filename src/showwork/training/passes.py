@@ -56,7 +56,8 @@ def in_passes(loss: Loss, *, split: Split, wrt: nnx.filterlib.Filter) -> Callabl
 
     Rows without a segment come last on each device and cost nothing: their number is a runtime value and no shape, so
     batches of any fill share one compiled program. wrt selects the variables to differentiate. They may be float32
-    while the model computes in bfloat16: gradients are summed in float32, the embedding's over the devices at the end.
+    while the model computes in bfloat16: gradients are summed over the passes in float32, and the embedding's over the
+    devices too, at the end. A layer's are summed over the devices as its backward pass gives them, in the compute dtype.
     """
 
     def summed(model: Model, rows: Rows) -> Sums:
