@@ -148,7 +148,9 @@ def head(hidden: jax.Array, scored: Scored, table: jax.Array, *, devices: int, p
 
 @pytest.mark.parametrize("cap", [None, 3.0])
 @pytest.mark.parametrize(("devices", "positions"), [(1, 1), (1, 100), (2, 5), (4, 2)])
-def test_blocks_of_any_size_have_the_values_and_gradients_of_the_whole(devices, positions, cap):
+@pytest.mark.parametrize("columns", [256, 3])
+def test_blocks_of_any_size_have_the_values_and_gradients_of_the_whole(monkeypatch, devices, positions, cap, columns):
+    monkeypatch.setattr("showwork.training.head._COLUMNS", columns)  # of 5
     hidden, scored, table = states()
     (loss, aux), (of_hidden, of_table), wanted = whole(cap)
 

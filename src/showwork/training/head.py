@@ -75,6 +75,9 @@ class Distribution(NamedTuple):
         return slopes if self.cap is None else slopes * (1 - (scaled * (self.temperature / self.cap)) ** 2)
 
 
+_COLUMNS = 256  # of the table's gradient that are computed at a time
+
+
 class _Block(NamedTuple):
     """Some scored tokens of every device."""
 
@@ -156,7 +159,7 @@ class Head:
             part = jnp.einsum("npv,vd->npd", slopes, self.table)
             to_states = jax.vmap(lambda x, at, part: x.at[at].set(part, mode="drop"))(to_states, block.at, part)
             if to_table is not None:
-                to_table += jnp.einsum("npv,npd->nvd", slopes, block.hidden, preferred_element_type=jnp.float32)
+                to_table = _add_products(to_table, slopes, block.hidden)
             return jax.tree.map(jnp.add, sums, found), to_states, to_table
 
         # The number of turns is a runtime value, which reverse mode can't differentiate.
@@ -191,3 +194,15 @@ class Head:
         zeros = jnp.zeros((len(self.order), self.size), jnp.float32)
         shapes = jax.eval_shape(term, Token(zeros, zeros), dict.fromkeys(self.values, zeros))
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _add_products(to_table: jax.Array, slopes: jax.Array, hidden: jax.Array) -> jax.Array:
+    """to_table [devices, V, D] with slopes [devices, P, V] times hidden [devices, P, D] added, in float32.
+
+    A few columns at a time: XLA for CPUs keeps each product beside the sum, and the whole one takes as much memory.
+    """
+    for start in range(0, hidden.shape[-1], _COLUMNS):
+        part = hidden[..., start : start + _COLUMNS]
+        product = jnp.einsum("npv,npd->nvd", slopes, part, preferred_element_type=jnp.float32)
+        to_table = to_table.at[..., start : start + _COLUMNS].add(product)
+    return to_table
