@@ -80,7 +80,7 @@ def _below_nucleus(probabilities: jax.Array, top_p: float) -> jax.Array:
     Found bit by bit, as positive floats are ordered like their bits: sorting a large vocabulary takes far longer.
     """
 
-    def with_bit(i: int, bits: jax.Array) -> jax.Array:
+    def with_bit(i: jax.Array, bits: jax.Array) -> jax.Array:
         candidate = bits | (jnp.uint32(1) << (30 - i).astype(jnp.uint32))
         least = jax.lax.bitcast_convert_type(candidate, jnp.float32)
         above = jnp.sum(jnp.where(probabilities > least, probabilities, 0.0), axis=-1, keepdims=True)

@@ -57,7 +57,7 @@ def in_passes(loss: Loss, *, split: Split, wrt: nnx.filterlib.Filter) -> Callabl
     Rows without a segment come last on each device and cost nothing: their number is a runtime value and no shape, so
     batches of any fill share one compiled program. wrt selects the variables to differentiate. They may be float32
     while the model computes in bfloat16: gradients are summed over the passes in float32, and the embedding's over the
-    devices too, at the end. A layer's are summed over the devices as its backward pass gives them, in the compute dtype.
+    devices too, at the end. A layer's are summed over them in the compute dtype, as its backward pass gives them.
     """
 
     def summed(model: Model, rows: Rows) -> Sums:
